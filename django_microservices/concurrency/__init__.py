@@ -1,0 +1,1 @@
+"""Where threads and loops meet, the only place."""

@@ -1,0 +1,56 @@
+"""Runs sync handlers on the caller's own thread, for transports in one process."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from .adapt import to_async
+from .threads import Job
+
+_END = object()
+
+
+class Inline:
+    """What :class:`Threads` offers, where Django runs thread-sensitive code.
+
+    Under ``async_to_sync`` that is the caller's thread, so the transaction of a
+    ``TestCase`` is seen.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, job: Job) -> None:
+        """Run a job, then finish it."""
+        task = self._loop.create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _run(job: Job) -> None:
+        await to_async(job.run)()
+        job.finish()
+
+    @staticmethod
+    async def call(function: Callable[..., Any], *args: Any) -> Any:
+        """Run one sync piece."""
+        return await to_async(function)(*args)
+
+    @asynccontextmanager
+    async def database_thread(self) -> AsyncIterator[None]:
+        """The async ORM already uses the caller's thread."""
+        yield
+
+    @staticmethod
+    async def stream(open_: Callable[[], Iterator[Any]]) -> AsyncGenerator[Any, None]:
+        """Iterate a sync iterator, item by item."""
+        items = await to_async(open_)()
+        try:
+            while (item := await to_async(next)(items, _END)) is not _END:
+                yield item
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                await to_async(close)()

@@ -1,0 +1,42 @@
+"""Many deadlines on few timers: a call or delivery costs no timer of its own."""
+
+import asyncio
+from typing import Protocol
+
+
+class Expiring(Protocol):
+    """What can run out of time; hashable by identity."""
+
+    def expire(self) -> None:
+        """Its time is up. Called at most once, on the loop."""
+
+
+Bucket = dict[Expiring, None]
+
+
+class Timers:
+    """Deadlines of one loop, rounded up to ``resolution`` seconds."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, resolution: float = 0.01
+    ) -> None:
+        self._loop = loop
+        self._rate = 1 / resolution
+        self._buckets: dict[int, Bucket] = {}
+
+    def add(self, item: Expiring, seconds: float) -> Bucket:
+        """Expire ``item`` in ``seconds``; pop it from the bucket to cancel."""
+        key = int((self._loop.time() + seconds) * self._rate) + 1
+        try:
+            bucket = self._buckets[key]
+        except KeyError:
+            bucket = self._buckets[key] = {}
+            self._loop.call_at(key / self._rate, self._expire, key)
+        bucket[item] = None
+        return bucket
+
+    def _expire(self, key: int) -> None:
+        bucket = self._buckets.pop(key)
+        while bucket:
+            item, _ = bucket.popitem()
+            item.expire()

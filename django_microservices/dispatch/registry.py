@@ -1,0 +1,120 @@
+"""Every handler of a project, and which of them a pattern reaches."""
+
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from django.apps import AppConfig
+from django.utils.module_loading import module_has_submodule
+
+from ..wire.messages import Subscription
+from ..wire.patterns import EXACT, Grammar
+from .decorators import Controller, marks_of
+from .handlers import Handler, ResolveClient
+
+HANDLERS = "handlers"
+
+
+def handler_modules(app: AppConfig) -> Iterator[ModuleType]:
+    """Import an app's ``handlers.py``, or its package with all submodules."""
+    if app.module is not None and module_has_submodule(app.module, HANDLERS):
+        yield from modules_of(f"{app.name}.{HANDLERS}")
+
+
+def modules_of(path: str) -> Iterator[ModuleType]:
+    """Import a module, and where it is a package its submodules."""
+    module = import_module(path)
+    yield module
+    for info in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{path}."):
+        yield import_module(info.name)
+
+
+def discover(
+    modules: Iterable[ModuleType], resolve_client: ResolveClient
+) -> list[Handler]:
+    """Return the handlers *defined* in these modules, each function once."""
+    seen: set[int] = set()
+    handlers: list[Handler] = []
+    for module in modules:
+        for member in vars(module).values():
+            if id(member) in seen or getattr(member, "__module__", "") != module.__name__:
+                continue
+            seen.add(id(member))
+            handlers += _handlers_of(member, resolve_client)
+    return handlers
+
+
+def _handlers_of(member: Any, resolve_client: ResolveClient) -> Iterator[Handler]:
+    if inspect.isclass(member):
+        if issubclass(member, Controller):
+            for _, function in inspect.getmembers(member, inspect.isfunction):
+                for mark in marks_of(function):
+                    yield Handler(function, mark, member, resolve_client)
+        return
+    if inspect.isroutine(member):
+        for mark in marks_of(member):
+            yield Handler(member, mark, None, resolve_client)
+
+
+class Registry:
+    """The handlers of one server, found by the text of a pattern."""
+
+    def __init__(self, handlers: Iterable[Handler], grammar: Grammar = EXACT) -> None:
+        self.handlers = list(handlers)
+        self.grammar = grammar
+        self._requests: dict[str, Handler] = {}
+        self._events: dict[str, list[Handler]] = {}
+        self._wild: list[tuple[str, Handler]] = []
+        for handler in self.handlers:
+            for pattern in handler.patterns:
+                self._add(pattern.route, handler)
+
+    def _add(self, route: str, handler: Handler) -> None:
+        if self.grammar.is_wildcard(route):
+            self._wild.append((route, handler))
+        elif handler.kind == "request":
+            self._requests.setdefault(route, handler)
+        else:
+            self._events.setdefault(route, []).append(handler)
+
+    def request(self, route: str) -> list[Handler]:
+        """Return the one handler of a request: exact, most specific, first.
+
+        As with Nest, a request to an event's pattern runs its handlers.
+        """
+        handler = self._requests.get(route)
+        if handler is not None:
+            return [handler]
+        wild = self._matching(route, "request")
+        if wild:
+            best = max(wild, key=lambda pair: self.grammar.specificity(pair[0]))
+            return [best[1]]
+        return self._event_handlers(route)
+
+    def event(self, route: str) -> list[Handler]:
+        """Return every handler of an event, each once.
+
+        As with Nest, an event to a request's pattern runs its handler.
+        """
+        found = self._event_handlers(route)
+        return found or ([self._requests[route]] if route in self._requests else [])
+
+    def _event_handlers(self, route: str) -> list[Handler]:
+        exact = self._events.get(route, [])
+        wild = [handler for _, handler in self._matching(route, "event")]
+        return list(dict.fromkeys([*exact, *wild]))
+
+    def _matching(self, route: str, kind: str) -> list[tuple[str, Handler]]:
+        return [
+            (pattern, handler)
+            for pattern, handler in self._wild
+            if handler.kind == kind and self.grammar.matches(pattern, route)
+        ]
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Everything that the server must listen for."""
+        return [s for handler in self.handlers for s in handler.subscriptions]

@@ -1,0 +1,1 @@
+"""The two ends, the only place where transports and dispatch meet."""

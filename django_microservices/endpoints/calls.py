@@ -1,0 +1,202 @@
+"""A call: a Message on its way, with who waits for what comes back."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..exceptions import (
+    InvalidReply,
+    MessageTimeout,
+    MicroserviceError,
+    NoHandler,
+    RemoteError,
+    StreamOverflow,
+)
+from ..wire.codecs import NO_HANDLER, decode
+from ..wire.messages import UNSET, Message, Reply
+from ..wire.text import shown
+
+if TYPE_CHECKING:
+    from ..concurrency.timers import Bucket
+    from .session import Session
+
+
+class Waiter(Protocol):
+    """Who waits for a call: a future of the loop, or a thread's waiter."""
+
+    def set_result(self, value: Any, /) -> None:
+        """Wake with a value."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Wake with an error."""
+
+
+class Call(Message, eq=False):
+    """A message that a client sends, and what became of it.
+
+    Client middleware gets it: ``data`` is still the value then, and ``headers`` may be
+    changed. ``returns`` is the type asked for, ``client`` the client's name.
+    """
+
+    client: str = ""
+    returns: Any = None
+    waiter: Any = None
+    session: "Session | None" = None
+    bucket: "Bucket | None" = None
+    last: Any = UNSET
+    done: bool = False
+
+    @property
+    def is_event(self) -> bool:
+        """Whether nobody answers."""
+        return self.id is UNSET
+
+    def receive(self, reply: Reply) -> None:
+        """Take one packet of the answer: of several items the last one counts."""
+        if reply.error is not None:
+            self.fail(remote_error(self, reply))
+        elif not reply.last:
+            self.last = reply.data
+        else:
+            data = reply.data
+            self.succeed(self.last if data is None else data)
+
+    def succeed(self, value: Any) -> None:
+        """End with a value."""
+        if not self.done:
+            self.close(answered=True)
+            if not _is_done(self.waiter):
+                self.waiter.set_result(value)
+
+    def fail(self, error: BaseException, *, answered: bool = True) -> None:
+        """End with an error."""
+        if not self.done:
+            self.close(answered=answered)
+            if not _is_done(self.waiter):
+                self.waiter.set_exception(error)
+
+    def expire(self) -> None:
+        """The time is up."""
+        self.fail(self.timed_out(), answered=False)
+
+    def timed_out(self) -> MessageTimeout:
+        """Return the error that says so."""
+        return MessageTimeout(
+            f"No answer to {shown(self.pattern.route)} from {self.client!r} "
+            f"within {self.timeout:g} s."
+        )
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        self.close(answered=False)
+
+    def close(self, *, answered: bool) -> None:
+        """Forget the call everywhere; harmless when repeated."""
+        if self.done:
+            return
+        self.done = True
+        if self.bucket is not None:
+            self.bucket.pop(self, None)
+        if self.session is not None:
+            self.session.forget(self, answered=answered)
+
+
+def _is_done(waiter: Any) -> bool:
+    """A cancelled future takes no result."""
+    return isinstance(waiter, asyncio.Future) and waiter.done()
+
+
+class StreamCall(Call, eq=False):
+    """A call whose answer is taken item by item.
+
+    ``high_water`` items are kept at most; then ``pause`` holds the sender back, or
+    where the wire cannot do so the stream overflows.
+    """
+
+    items: Any = None
+    error: BaseException | None = None
+    ended: bool = False
+    high_water: int = 1024
+    pause: Callable[[], None] | None = None
+    resume: Callable[[], None] | None = None
+    paused: bool = False
+
+    def begin(self) -> None:
+        """Make room for items; called on the loop."""
+        self.items = deque()
+
+    def receive(self, reply: Reply) -> None:
+        """Keep an item, or end."""
+        if reply.error is not None:
+            self._finish(remote_error(self, reply))
+            return
+        if reply.data is not None or not reply.last:
+            self.items.append(UNSET if reply.data is None else reply.data)
+        if reply.last:
+            self._finish(None)
+            return
+        if len(self.items) >= self.high_water and not self.paused:
+            self._overflow()
+        self._wake()
+
+    def _overflow(self) -> None:
+        if self.pause is None:
+            message = f"The reader is {self.high_water} items behind the stream."
+            self._finish(StreamOverflow(message), answered=False)
+        else:
+            self.paused = True
+            self.pause()
+
+    def succeed(self, value: Any) -> None:  # noqa: ARG002 - items come by receive()
+        """End without an error."""
+        self._finish(None)
+
+    def fail(self, error: BaseException, *, answered: bool = True) -> None:
+        """End with an error, after the items that came before it."""
+        self._finish(error, answered=answered)
+
+    def _finish(self, error: BaseException | None, *, answered: bool = True) -> None:
+        if not self.ended:
+            self.ended = True
+            self.error = error
+            self.close(answered=answered)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def take(self) -> list[Any]:
+        """Return the items that are there, at least one; empty at the end.
+
+        Raises the stream's error, and :class:`MessageTimeout` when nothing came for
+        ``timeout`` seconds.
+        """
+        if not self.items and not self.ended:
+            self.waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await self.waiter
+            except TimeoutError:
+                self._finish(self.timed_out(), answered=False)
+        items = list(self.items)
+        self.items.clear()
+        if self.paused and self.resume is not None:
+            self.paused = False
+            self.resume()
+        if not items and self.error is not None:
+            raise self.error
+        return items
+
+
+def remote_error(call: Call, reply: Reply) -> MicroserviceError:
+    """Return the exception for an error reply."""
+    if reply.missing:
+        pattern = shown(call.pattern.route)
+        return NoHandler(f"{call.client or 'The other side'}: {pattern}: {NO_HANDLER}")
+    assert reply.error is not None
+    try:
+        return RemoteError(decode(reply.error))
+    except MicroserviceError as error:
+        return InvalidReply(str(error))

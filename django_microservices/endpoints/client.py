@@ -1,0 +1,661 @@
+"""The end that asks: verbs for sync and async callers over one transport."""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar, overload
+
+from django.db import transaction
+
+from ..concurrency.adapt import to_async, to_sync
+from ..concurrency.handover import new_waiter
+from ..concurrency.portal import is_throwaway, portal, refuse_inside_loop
+from ..dispatch.payloads import PayloadError, decoder_for
+from ..exceptions import InvalidMessage, InvalidReply, NotConnected
+from ..transports.base import Transport
+from ..wire.codecs import decode, encode
+from ..wire.context import REQUEST_ID_HEADER, current_request_id
+from ..wire.contracts import Event, Request
+from ..wire.messages import UNSET, new_id
+from ..wire.patterns import Pattern, is_reserved
+from ..wire.status import StatusStream
+from .calls import Call, StreamCall
+from .layers import Layers
+from .listeners import Listeners
+from .session import Connection
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+DEFAULT_TIMEOUT = 5.0
+
+
+class ClientConfig(NamedTuple):
+    """What settings say of a client; ``timeout`` in seconds, ``None`` for ever."""
+
+    transport: Transport
+    timeout: float | None = DEFAULT_TIMEOUT
+    middleware: tuple[Any, ...] = ()
+    serve: Callable[[], Any] | None = None
+    """Serves the memory transport's other side on the running loop."""
+
+
+class _Default:
+    """A timeout that was not given."""
+
+    def __repr__(self) -> str:
+        return "the client's TIMEOUT"
+
+
+DEFAULT: Any = _Default()
+
+
+class Client:
+    """One entry of ``MICROSERVICES["CLIENTS"]``: ``clients["NAME"]``.
+
+    It connects at the first call, is shared by the whole process, and may stand at
+    module level. Sync verbs are for views, tasks and commands; inside a running event
+    loop they raise ``SynchronousOnlyOperation`` and name their ``a`` twin.
+
+    All verbs raise :class:`NotConnected` and :class:`ConnectionLost`; those that wait
+    for an answer also :class:`RemoteError`, :class:`NoHandler`,
+    :class:`MessageTimeout` and, with a type asked for, :class:`InvalidReply`.
+    """
+
+    def __init__(self, name: str, load: Callable[[], Any]) -> None:
+        self.name = name
+        self._load = load
+        self._listeners = Listeners()
+        self.reset()
+        portal.on_drop(self.reset)
+
+    def reset(self) -> None:
+        """Forget settings and connections without closing them (after a fork)."""
+        self._config: ClientConfig | None = None
+        self._layers: Layers | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
+        self._latest: Connection | None = None
+
+    def forget(self) -> None:
+        """Begin anew with the settings as they are now."""
+        connections = self._connections
+        self.reset()
+        for loop, connection in connections.items():
+            if portal.is_loop(loop):
+                portal.run(connection.close)
+
+    # --- verbs that wait for an answer ---
+
+    @overload
+    def send(
+        self,
+        pattern: Request[In, Out],
+        data: In,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Out: ...
+    @overload
+    def send(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        returns: type[Out],
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Out: ...
+    @overload
+    def send(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Any: ...
+    def send(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> Any:
+        """Send a request and return its answer; of a stream, the last item."""
+        refuse_inside_loop("send", "asend")
+        config = self._config or self._configure()
+        call = self._call(config, pattern, data, returns, timeout, headers, options)
+        call.id = new_id()
+        layers = self._layers
+        return self._send(call) if layers is None else layers.send(call)
+
+    @overload
+    async def asend(
+        self,
+        pattern: Request[In, Out],
+        data: In,
+        *,
+        timeout: float | None = ...,  # noqa: ASYNC109 - travels with the call
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Out: ...
+    @overload
+    async def asend(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        returns: type[Out],
+        timeout: float | None = ...,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Out: ...
+    @overload
+    async def asend(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        timeout: float | None = ...,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Any: ...
+    async def asend(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = DEFAULT,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> Any:
+        """Send a request and return its answer; of a stream, the last item."""
+        config = self._config or await self._aconfigure()
+        call = self._call(config, pattern, data, returns, timeout, headers, options)
+        call.id = new_id()
+        layers = self._layers
+        return await (self._asend(call) if layers is None else layers.asend(call))
+
+    @overload
+    def stream(
+        self,
+        pattern: Request[In, Out],
+        data: In,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Iterator[Out]: ...
+    @overload
+    def stream(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        returns: type[Out],
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Iterator[Out]: ...
+    @overload
+    def stream(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> Iterator[Any]: ...
+    def stream(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> Iterator[Any]:
+        """Send a request and iterate its answers; ``timeout`` bounds each wait.
+
+        Closing the iterator cancels the stream on the other side.
+        """
+        refuse_inside_loop("stream", "astream")
+        config = self._config or self._configure()
+        call = self._stream_call(
+            config, pattern, data, returns, timeout, headers, options
+        )
+        layers = self._layers
+        return self._stream(call) if layers is None else layers.stream(call)
+
+    @overload
+    def astream(
+        self,
+        pattern: Request[In, Out],
+        data: In,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> AsyncGenerator[Out, None]: ...
+    @overload
+    def astream(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        returns: type[Out],
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> AsyncGenerator[Out, None]: ...
+    @overload
+    def astream(
+        self,
+        pattern: Any,
+        data: Any = ...,
+        *,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> AsyncGenerator[Any, None]: ...
+    async def astream(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = DEFAULT,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request and iterate its answers; ``timeout`` bounds each wait."""
+        config = self._config or await self._aconfigure()
+        call = self._stream_call(
+            config, pattern, data, returns, timeout, headers, options
+        )
+        layers = self._layers
+        items = self._astream(call) if layers is None else await layers.astream(call)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+    # --- verbs that do not wait ---
+
+    def emit(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        on_commit: bool = False,
+        using: str | None = None,
+        timeout: float | None = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> None:
+        """Send an event; return once the wire has it.
+
+        ``on_commit=True`` sends it after the transaction of database ``using``; for
+        events that must not be lost there is the outbox.
+        """
+        refuse_inside_loop("emit", "aemit")
+        config = self._config or self._configure()
+        call = self._call(config, pattern, data, None, timeout, headers, options)
+        if on_commit:
+            transaction.on_commit(lambda: self._emit_now(call), using=using)
+        else:
+            self._emit_now(call)
+
+    async def aemit(
+        self,
+        pattern: Any,
+        data: Any = None,
+        *,
+        on_commit: bool = False,
+        using: str | None = None,
+        timeout: float | None = DEFAULT,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = None,
+        options: Any = None,
+    ) -> None:
+        """Send an event; return once the wire has it."""
+        config = self._config or await self._aconfigure()
+        call = self._call(config, pattern, data, None, timeout, headers, options)
+        if on_commit:
+            await to_async(transaction.on_commit)(
+                lambda: self._emit_now(call), using=using
+            )
+            return
+        layers = self._layers
+        await (self._aemit(call) if layers is None else layers.asend(call))
+
+    # --- the connection ---
+
+    def connect(self) -> None:
+        """Connect now rather than at the first call."""
+        refuse_inside_loop("connect", "aconnect")
+        config = self._config or self._configure()
+        portal.run(self._connection(config, portal.loop).connected, self._probe())
+
+    async def aconnect(self) -> None:
+        """Connect now rather than at the first call."""
+        await self._aconfigure()
+        await self._anywhere(Connection.connected, self._probe())
+
+    def _probe(self) -> Call:
+        call = Call(Pattern.of("connect"), None)
+        call.client = self.name
+        call.timeout = DEFAULT_TIMEOUT if self._config is None else self._config.timeout
+        return call
+
+    def close(self) -> None:
+        """Close the connection that sync callers share."""
+        refuse_inside_loop("close", "aclose")
+        if self._connections:
+            portal.run(self.aclose)  # the portal's loop is the running one there
+
+    async def aclose(self) -> None:
+        """Close the connection of the running loop."""
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
+            self._latest = None
+            await connection.close()
+
+    @property
+    def status(self) -> StatusStream:
+        """The status now, and (``async for``) its changes."""
+        connection = self._present()
+        return StatusStream() if connection is None else connection.status
+
+    def on(self, event: str, callback: Callable[..., Any]) -> None:
+        """Call ``callback`` at "connect", "disconnect" or "error" (with the error).
+
+        It runs on the connection's event loop and must return quickly.
+        """
+        self._listeners.add(event, callback)
+
+    def unwrap(self) -> Any:
+        """Return the driver's object; raise :class:`NotConnected` without one."""
+        connection = self._present()
+        if connection is None or connection.session is None:
+            message = f"Client {self.name!r} is not connected."
+            raise NotConnected(message)
+        return connection.session.link.driver
+
+    def _present(self) -> Connection | None:
+        """Return the running loop's connection, else the one sync callers share."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop in self._connections:
+            return self._connections[loop]
+        return next(iter(self._connections.values()), None)
+
+    def _connection(
+        self, config: ClientConfig, loop: asyncio.AbstractEventLoop
+    ) -> Connection:
+        """Return the one connection of a long-lived loop."""
+        connection = self._connections.get(loop)
+        if connection is None:
+            self._connections = {
+                known: kept
+                for known, kept in self._connections.items()
+                if not known.is_closed()
+            }
+            connection = self._new_connection(config, loop)
+            connection = self._connections.setdefault(loop, connection)
+        self._latest = connection
+        return connection
+
+    def _new_connection(
+        self, config: ClientConfig, loop: asyncio.AbstractEventLoop
+    ) -> Connection:
+        return Connection(
+            config.transport, loop, name=self.name, listeners=self._listeners
+        )
+
+    # --- settings ---
+
+    def _configure(self) -> ClientConfig:
+        loaded = self._load()
+        if isinstance(loaded, Awaitable):
+            loaded = portal.run(_awaited, loaded)
+        return self._take(loaded)
+
+    async def _aconfigure(self) -> ClientConfig:
+        loaded = self._load()
+        if isinstance(loaded, Awaitable):
+            loaded = await loaded
+        return self._take(loaded)
+
+    def _take(self, config: ClientConfig) -> ClientConfig:
+        if config.middleware:
+            self._layers = Layers(self, config.middleware)
+        self._config = config
+        return config
+
+    # --- calls ---
+
+    def _call(
+        self,
+        config: ClientConfig,
+        pattern: Any,
+        data: Any,
+        returns: Any,
+        timeout: Any,
+        headers: Mapping[str, str] | None,
+        options: Any,
+        kind: type[Call] = Call,
+    ) -> Any:
+        if isinstance(pattern, Request):
+            returns = pattern.returns if returns is None else returns
+            pattern = pattern.pattern
+        elif isinstance(pattern, Event):
+            pattern = pattern.pattern
+        else:
+            pattern = Pattern.of(pattern)
+        call = kind(pattern, data)
+        call.timeout = config.timeout if timeout is DEFAULT else timeout
+        call.client = self.name
+        call.returns = returns
+        call.options = options
+        request_id = current_request_id()
+        if request_id is not None:
+            call.headers = {REQUEST_ID_HEADER: request_id}
+        if headers:
+            call.headers = {**(call.headers or {}), **headers}
+        if is_reserved(pattern.route):
+            message = f"{pattern.route!r}: patterns that begin with 'dm-' are reserved."
+            raise ValueError(message)
+        return call
+
+    def _stream_call(self, *parts: Any) -> StreamCall:
+        call: StreamCall = self._call(*parts, kind=StreamCall)
+        call.id = new_id()
+        call.stream = True
+        return call
+
+    def run(self, call: Call) -> Any:
+        """Do what the verb asked, for a sync caller; inside all client middleware."""
+        if isinstance(call, StreamCall):
+            return self._stream(call)
+        return self._emit(call) if call.is_event else self._send(call)
+
+    async def arun(self, call: Call) -> Any:
+        """Do what the verb asked, for an async caller; inside all middleware."""
+        if isinstance(call, StreamCall):
+            return self._astream(call)
+        return await (self._aemit(call) if call.is_event else self._asend(call))
+
+    async def _asend(self, call: Call) -> Any:
+        call.data = encode(call.data)
+        connection = self._latest
+        if connection is None or connection.loop is not asyncio.get_running_loop():
+            data = await self._anywhere(ask, call)
+        else:
+            data = await ask(connection, call)
+        return value_of(data, call.returns)
+
+    async def _aemit(self, call: Call) -> None:
+        call.data = encode(call.data)
+        connection = self._latest
+        if connection is None or connection.loop is not asyncio.get_running_loop():
+            await self._anywhere(Connection.emit, call)
+        else:
+            await connection.emit(call)
+
+    async def _anywhere(
+        self, verb: Callable[[Connection, Call], Awaitable[Any]], call: Call
+    ) -> Any:
+        """Run ``verb`` where the connection lives that serves this caller."""
+        config = self._config
+        assert config is not None
+        loop = asyncio.get_running_loop()
+        if config.transport.in_process:
+            async with self._in_process(config) as connection:
+                return await verb(connection, call)
+        if is_throwaway(loop):
+            return await portal.arun(verb, self._connection(config, portal.loop), call)
+        return await verb(self._connection(config, loop), call)
+
+    @asynccontextmanager
+    async def _in_process(self, config: ClientConfig) -> AsyncIterator[Connection]:
+        """Serve and connect for one call, on the caller's own loop."""
+        async with config.serve() if config.serve else nullcontext():
+            connection = self._new_connection(config, asyncio.get_running_loop())
+            try:
+                yield connection
+            finally:
+                await connection.close()
+
+    def _send(self, call: Call) -> Any:
+        config = self._config
+        assert config is not None
+        call.data = encode(call.data)
+        if config.transport.in_process:
+            return value_of(to_sync(self._anywhere)(ask, call), call.returns)
+        waiter = call.waiter = new_waiter()
+        portal.call_soon(self._connection(config, portal.loop).send, call)
+        try:
+            if not waiter.wait(call.timeout):
+                raise call.timed_out()
+        except BaseException:
+            portal.call_soon(call.abandon)
+            raise
+        return value_of(waiter.result(), call.returns)
+
+    def _emit_now(self, call: Call) -> None:
+        layers = self._layers
+        if layers is None:
+            self._emit(call)
+        else:
+            layers.send(call)
+
+    def _emit(self, call: Call) -> None:
+        config = self._config
+        assert config is not None
+        call.data = encode(call.data)
+        if config.transport.in_process:
+            to_sync(self._anywhere)(Connection.emit, call)
+        else:
+            connection = self._connection(config, portal.loop)
+            portal.run(connection.emit, call)
+
+    def _stream(self, call: StreamCall) -> Iterator[Any]:
+        config = self._config
+        assert config is not None
+        call.data = encode(call.data)
+        if config.transport.in_process:
+            yield from to_sync(self._collect)(call)
+            return
+        connection = self._connection(config, portal.loop)
+        session = portal.run(connection.open_stream, call)
+        try:
+            while items := portal.run(call.take):
+                for item in items:
+                    yield value_of(item, call.returns)
+        finally:
+            portal.run(connection.close_stream, call, session)
+
+    async def _collect(self, call: StreamCall) -> list[Any]:
+        return [item async for item in self._items(call)]
+
+    async def _astream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
+        call.data = encode(call.data)
+        async with aclosing(self._items(call)) as items:
+            async for item in items:
+                yield item
+
+    async def _items(self, call: StreamCall) -> AsyncGenerator[Any, None]:
+        config = self._config
+        assert config is not None
+        loop = asyncio.get_running_loop()
+        if config.transport.in_process:
+            async with self._in_process(config) as connection:
+                async for item in _taken(connection, call, _here):
+                    yield item
+        elif is_throwaway(loop):
+            connection = self._connection(config, portal.loop)
+            async for item in _taken(connection, call, portal.arun):
+                yield item
+        else:
+            connection = self._connection(config, loop)
+            async for item in _taken(connection, call, _here):
+                yield item
+
+
+async def ask(connection: Connection, call: Call) -> Any:
+    """Send a request on its connection's own loop and return the raw answer."""
+    waiter = call.waiter = connection.loop.create_future()
+    connection.begin(call)
+    try:
+        return await waiter
+    finally:
+        if not call.done:
+            call.close(answered=False)
+
+
+async def _here(verb: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    return await verb(*args)
+
+
+async def _taken(
+    connection: Connection, call: StreamCall, run: Callable[..., Awaitable[Any]]
+) -> AsyncGenerator[Any, None]:
+    """Yield a stream's values; ``run`` reaches the connection's loop."""
+    session = await run(connection.open_stream, call)
+    try:
+        while items := await run(call.take):
+            for item in items:
+                yield value_of(item, call.returns)
+    finally:
+        await run(connection.close_stream, call, session)
+
+
+async def _awaited(loaded: Awaitable[ClientConfig]) -> ClientConfig:
+    return await loaded
+
+
+def value_of(data: Any, returns: Any) -> Any:
+    """Decode an answer, to the type asked for; raise :class:`InvalidReply`."""
+    if data is UNSET:
+        return UNSET
+    try:
+        return decode(data) if returns is None else decoder_for(returns)(data)
+    except (InvalidMessage, PayloadError) as error:
+        raise InvalidReply(str(error)) from error

@@ -1,0 +1,336 @@
+"""What becomes of one message on the server."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..dispatch.errors import TIMED_OUT, error_value, is_expected, status_error
+from ..dispatch.handlers import Handler
+from ..exceptions import MicroserviceError
+from ..signals import message_failed, message_handled, message_received
+from ..wire.codecs import encode
+from ..wire.context import MessageContext, current
+from ..wire.messages import UNSET, Message, Reply
+from ..wire.text import shown
+
+if TYPE_CHECKING:
+    from ..concurrency.timers import Bucket
+    from ..transports.base import Respond
+    from .server import Server
+
+logger = logging.getLogger(__name__)
+
+ACK, RETRY, DEAD = "ack", "retry", "dead"
+_INTERNAL = encode(status_error("Internal server error"))
+_TIMED_OUT = encode(status_error(TIMED_OUT))
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """A handler as one server runs it, decided at start-up."""
+
+    handler: Handler
+    call: Callable[[MessageContext[Any]], Any]
+    is_async: bool
+    streams: bool
+    encode: Callable[[Any], bytes]
+    timeout: float | None
+
+
+class Delivery(msgspec.Struct, eq=False):
+    """One message with one handler; also the job that a sync thread runs.
+
+    ``outcome`` is ``None`` until it is done.
+    """
+
+    server: "Server"
+    route: Route
+    message: Message
+    context: MessageContext[Any]
+    respond: "Respond | None"
+    outcome: str | None = None
+    reply: Reply | None = None
+    error: BaseException | None = None
+    task: asyncio.Task[None] | None = None
+    bucket: "Bucket | None" = None
+    callback: Callable[[Any], None] | None = None
+    started: float = 0.0
+
+    # --- life, on the loop ---
+
+    def start(self) -> None:
+        """Hand the message to its handler."""
+        server, route = self.server, self.route
+        server.in_flight.add(self)
+        if server.observed:
+            self.started = server.loop.time()
+            if message_received.receivers:
+                message_received.send(Server_, context=self.context)
+        timeout = _least(route.timeout, self.message.timeout)
+        if timeout is not None and not route.streams:
+            self.context.deadline = server.loop.time() + timeout
+            self.bucket = server.timers.add(self, timeout)
+        if route.streams:
+            self.task = start_task(server.loop, self._stream())
+        elif route.is_async:
+            self.task = start_task(server.loop, self._run_on_loop())
+        else:
+            server.threads.submit(self)
+
+    def when_done(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback(delivery)`` once it is done, at once if it is."""
+        if self.outcome is not None:
+            callback(self)
+        else:
+            self.callback = callback
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more."""
+        if self.outcome is None:
+            self.reply = None
+            self._end(RETRY)
+            self._cancel_task()
+
+    def expire(self) -> None:
+        """The time is up: answer so, and let a thread that hangs go its way."""
+        self.error = TimeoutError(TIMED_OUT)
+        self.reply = Reply(self.message.id, None, _TIMED_OUT)
+        where = self.route.handler.name
+        logger.warning("%s ran out of time for %s.", where, self.shown)
+        self.server.timed_out += 1
+        self._end(RETRY)
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    # --- a sync handler, on a thread ---
+
+    def run(self) -> None:
+        """Run the handler; on a thread of the pool, which isolates its context."""
+        if self.outcome is not None:
+            return
+        current.set(self.context)
+        route = self.route
+        try:
+            value = route.call(self.context)
+            if self.respond is not None:
+                self.reply = Reply(self.message.id, self._data(value))
+        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+            self._fail(error)
+
+    def finish(self) -> None:
+        """Take note of the thread's result; on the loop."""
+        self._end(ACK if self.error is None else RETRY)
+
+    # --- an async handler, and streams ---
+
+    async def _run_on_loop(self) -> None:
+        current.set(self.context)
+        try:
+            value = await self.route.call(self.context)
+            if self.respond is not None:
+                self.reply = Reply(self.message.id, self._data(value))
+        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+            self._fail(error)
+        except BaseException:
+            self._end(RETRY)
+            raise
+        self._end(ACK if self.error is None else RETRY)
+
+    async def _stream(self) -> None:
+        current.set(self.context)
+        try:
+            async with aclosing(await self._items()) as items:
+                await self._send_items(items)
+            self.reply = Reply(self.message.id)
+        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+            self._fail(error)
+        except BaseException:
+            self._end(RETRY)
+            raise
+        self._end(ACK if self.error is None else RETRY)
+
+    async def _items(self) -> Any:
+        route, context = self.route, self.context
+        streams = self.server.streams
+        if not route.is_async:
+            return streams.stream(lambda: iter(route.call(context)))
+        items = await route.call(context)
+        if hasattr(items, "__aiter__"):
+            return items if hasattr(items, "aclose") else _generator(items)
+        return streams.stream(lambda: iter(items))
+
+    async def _send_items(self, items: Any) -> None:
+        id_, respond, timeout = self.message.id, self.respond, self.route.timeout
+        while True:
+            async with asyncio.timeout(timeout):
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+            if respond is None or self.outcome is not None:
+                continue
+            waiting = respond(Reply(id_, self._data(item), None, last=False))
+            if waiting is not None:
+                await waiting
+
+    # --- the end ---
+
+    def _data(self, value: Any) -> bytes | None:
+        return None if value is UNSET else self.route.encode(value)
+
+    def _fail(self, error: BaseException) -> None:
+        """Decide what the caller may know of an error, and log the rest here."""
+        self.error = error
+        if isinstance(error, TimeoutError) and self.outcome is not None:
+            return
+        if not is_expected(error):
+            name = self.route.handler.name
+            logger.error("%s failed for %s.", name, self.shown, exc_info=error)
+        if self.respond is not None:
+            self.reply = Reply(self.message.id, None, _error_text(error))
+
+    def _end(self, outcome: str) -> None:
+        """Answer and forget; once, on the loop."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        server = self.server
+        server.in_flight.discard(self)
+        if self.bucket is not None:
+            self.bucket.pop(self, None)
+        if self.reply is not None and self.respond is not None:
+            self._answer(self.reply, self.respond)
+        if server.observed:
+            self._observe()
+        if self.callback is not None:
+            self.callback(self)
+
+    def _answer(self, reply: Reply, respond: "Respond") -> None:
+        try:
+            waiting = respond(reply)
+        except MicroserviceError as error:
+            logger.error("No answer to %s: %s", self.shown, error)  # noqa: TRY400
+            waiting = respond(Reply(reply.id, None, _INTERNAL))
+        if waiting is not None and hasattr(waiting, "close"):
+            waiting.close()  # this was the last: nothing is left to hold back
+
+    def _observe(self) -> None:
+        seconds = self.server.loop.time() - self.started
+        if self.server.log_messages:
+            outcome = "ok" if self.error is None else type(self.error).__name__
+            logger.info("%s %s %.1f ms", self.shown, outcome, seconds * 1000)
+        if self.error is not None:
+            message_failed.send(
+                Server_, context=self.context, exception=self.error, seconds=seconds
+            )
+        else:
+            message_handled.send(Server_, context=self.context, seconds=seconds)
+
+    @property
+    def shown(self) -> str:
+        """The message, for a log line."""
+        kind = "event" if self.message.id is UNSET else "request"
+        return f"{kind} {shown(self.message.pattern.route)}"
+
+
+Server_: Any = Delivery
+"""The sender of the message signals."""
+
+
+def _least(*times: float | None) -> float | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _error_text(error: BaseException) -> bytes:
+    try:
+        return encode(error_value(error))
+    except TypeError:
+        logger.exception("The error value of %s cannot travel.", type(error).__name__)
+        return _INTERNAL
+
+
+async def _generator(items: Any) -> AsyncIterator[Any]:
+    async for item in items:
+        yield item
+
+
+if sys.version_info >= (3, 12):
+
+    def start_task(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        """Run a coroutine up to its first wait at once, the rest in a task."""
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+else:
+
+    def start_task(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        """Run a coroutine in a task."""
+        return loop.create_task(coroutine)
+
+
+class Fanout:
+    """An event that several handlers listen to: done when all of them are."""
+
+    def __init__(self, message: Message, respond: "Respond | None") -> None:
+        self.message = message
+        self.respond = respond
+        self.outcome: str | None = None
+        self.parts: list[Delivery] = []
+        self._left = 0
+        self._callback: Callable[[Any], None] | None = None
+
+    def start(self, parts: list[Delivery]) -> None:
+        """Run all handlers in parallel."""
+        self.parts = parts
+        self._left = len(parts)
+        for part in parts:
+            part.start()
+            part.when_done(self._part_done)
+
+    def _part_done(self, _: Delivery) -> None:
+        self._left -= 1
+        if self._left:
+            return
+        outcomes = {part.outcome for part in self.parts}
+        self.outcome = ACK if outcomes == {ACK} else RETRY
+        if self.respond is not None:
+            self.respond(Reply(self.message.id))
+        if self._callback is not None:
+            self._callback(self)
+
+    def when_done(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback(delivery)`` once all are done."""
+        if self.outcome is not None:
+            callback(self)
+        else:
+            self._callback = callback
+
+    def cancel(self) -> None:
+        """Cancel every handler."""
+        for part in self.parts:
+            part.cancel()
+
+
+class Unhandled:
+    """A message that no handler takes: answered so, never acknowledged."""
+
+    outcome: str | None = DEAD
+
+    def when_done(self, callback: Callable[[Any], None]) -> None:
+        """It is done already."""
+        callback(self)
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+
+UNHANDLED = Unhandled()

@@ -1,0 +1,304 @@
+"""The end that answers: holds a transport, hands its messages to handlers."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..concurrency.timers import Timers
+from ..dispatch.handlers import Handler
+from ..dispatch.middleware import Pool, compose
+from ..dispatch.registry import Registry
+from ..exceptions import MicroserviceError, NotConnected, TransportRefused
+from ..signals import message_failed, message_handled, message_received
+from ..wire.context import MessageContext
+from ..wire.messages import UNSET, Message, Reply
+from ..wire.status import Status, StatusStream
+from ..wire.text import shown
+from .backoff import SERVER_CAP, Backoff
+from .delivery import UNHANDLED, Delivery, Fanout, Route
+from .listeners import Listeners
+
+if TYPE_CHECKING:
+    from ..transports.base import Intake, Respond, Transport
+    from ..transports.base import Delivery as AnyDelivery
+
+logger = logging.getLogger(__name__)
+
+_MOST_REMEMBERED = 1024
+
+
+class Threads(Pool, Protocol):
+    """What a server needs of the pool of sync threads."""
+
+    def submit(self, job: Any) -> None:
+        """Run ``job.run()`` on a thread and then ``job.finish()`` on the loop."""
+
+    def stream(self, open_: Callable[[], Any]) -> Any:
+        """Iterate a sync iterator, whole on one thread."""
+
+
+class ServerConfig(NamedTuple):
+    """What settings say of a server.
+
+    ``handlers`` are those that it offers, ``middleware`` stands around each of them,
+    outermost first, ``concurrency`` is the most messages in flight.
+    """
+
+    transport: "Transport"
+    handlers: Sequence[Handler]
+    middleware: tuple[Any, ...] = ()
+    concurrency: int = 100
+    log_messages: bool = False
+
+
+class Server:
+    """One entry of ``MICROSERVICES["SERVERS"]``: ``servers["NAME"]``."""
+
+    def __init__(self, name: str, load: Callable[[], Any]) -> None:
+        self.name = name
+        self._load = load
+        self.status = StatusStream()
+        self.listeners = Listeners()
+        self.in_flight: set[Delivery] = set()
+        self.timed_out = 0
+        self.unhandled = 0
+        self._intake: Intake | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # --- life ---
+
+    async def start(self, make_threads: Callable[[bool], tuple[Threads, Threads]]) -> None:
+        """Return when messages are really consumed.
+
+        ``make_threads(in_process)`` gives the pools for handlers and for streams.
+        Raises :class:`TransportRefused` when that can never happen.
+        """
+        config = self._load()
+        if isawaitable(config):
+            config = await config
+        self._prepare(config, *make_threads(config.transport.in_process))
+        self._task = self.loop.create_task(self._run())
+        await self._ready
+
+    def _prepare(
+        self, config: ServerConfig, threads: Threads, streams: Threads
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.config = config
+        self.transport = config.transport
+        self.registry = Registry(config.handlers, config.transport.grammar)
+        self.threads = threads
+        self.streams = streams
+        self.timers = Timers(self.loop)
+        self.log_messages = config.log_messages
+        self.observed = config.log_messages or any(
+            signal.receivers
+            for signal in (message_received, message_handled, message_failed)
+        )
+        self._stopping = asyncio.Event()
+        self._ready: asyncio.Future[None] = self.loop.create_future()
+        self._requests: dict[str, list[Route]] = {}
+        self._events: dict[str, list[Route]] = {}
+        self._routes = {h: self._route(h) for h in self.registry.handlers}
+
+    def _route(self, handler: Handler) -> Route:
+        chain = compose(handler, self.config.middleware, self.threads)
+        return Route(
+            handler,
+            chain.call,
+            chain.is_async,
+            handler.streams,
+            handler.encode,
+            handler.timeout,
+        )
+
+    async def _run(self) -> None:
+        """Consume, and begin again for ever when the wire ends."""
+        backoff = Backoff(SERVER_CAP)
+        attempts = self.transport.retry_attempts
+        while not self._stopping.is_set():
+            self.status.change(Status.CONNECTING)
+            try:
+                await self._consume(backoff)
+            except TransportRefused as refusal:
+                self._give_up(refusal)
+                return
+            except (MicroserviceError, OSError) as error:
+                self._report(error)
+                if attempts is not None and backoff.tries >= attempts:
+                    self._give_up(error)
+                    return
+            await self._wait(backoff)
+        self.status.change(Status.CLOSED)
+
+    async def _consume(self, backoff: Backoff) -> None:
+        async with self.transport.serve(
+            self.registry.subscriptions,
+            self.deliver,
+            self.status.change,
+            limit=self.config.concurrency,
+        ) as intake:
+            self._intake = intake
+            backoff.reset()
+            self.status.change(Status.CONNECTED)
+            self.listeners.call("connect")
+            if not self._ready.done():
+                self._ready.set_result(None)
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            try:
+                await asyncio.wait(
+                    (intake.closed, stopping), return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                stopping.cancel()
+                self._intake = None
+            if not self._stopping.is_set():
+                reason = intake.closed.result()
+                raise reason or NotConnected("the wire ended")
+
+    def _give_up(self, error: BaseException) -> None:
+        self.status.change(Status.CLOSED)
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        else:
+            logger.critical("Server %r gave up: %s", self.name, error)
+        self.listeners.call("error", error)
+
+    def _report(self, error: BaseException) -> None:
+        logger.warning("Server %r: %s", self.name, error)
+        self.status.change(Status.RECONNECTING)
+        self.listeners.call("error", error)
+
+    async def _wait(self, backoff: Backoff) -> None:
+        delay = self.transport.retry_delay
+        seconds = backoff.next() if delay is None else delay
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether messages are consumed now."""
+        return self.status.value in {Status.CONNECTED, Status.UNBLOCKED}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it gave up: no retry would help."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return "closed" if self._intake is None else self._intake.address
+
+    def on(self, event: str, callback: Callable[..., Any]) -> None:
+        """Call ``callback`` at "connect", "disconnect" or "error" (with the error)."""
+        self.listeners.add(event, callback)
+
+    def unwrap(self) -> Any:
+        """Return the driver's object; raise :class:`NotConnected` without one."""
+        if self._intake is None:
+            message = f"Server {self.name!r} is not listening."
+            raise NotConnected(message)
+        return self._intake.driver
+
+    # --- the end ---
+
+    async def drain(self) -> None:
+        """Take nothing new; return when everything accepted is done."""
+        if self._intake is not None:
+            await self._intake.pause()
+        while self.in_flight:
+            done = self.loop.create_future()
+            self._drained(done)
+            await done
+
+    def _drained(self, done: asyncio.Future[None]) -> None:
+        """Resolve ``done`` when the tick found nothing in flight."""
+        if done.done():
+            return
+        if self.in_flight:
+            self.loop.call_later(0.005, self._drained, done)
+        else:
+            done.set_result(None)
+
+    async def stop(self) -> None:
+        """Cancel what is left and leave the transport's block."""
+        for delivery in tuple(self.in_flight):
+            delivery.cancel()
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+        self.listeners.call("disconnect")
+
+    # --- messages ---
+
+    def deliver(self, message: Message, respond: "Respond") -> "AnyDelivery":
+        """Hand a message to its handlers; called by the transport."""
+        route = message.pattern.route
+        if message.id is UNSET:
+            return self._deliver_event(message, self._events_of(route))
+        try:
+            routes = self._requests[route]
+        except KeyError:
+            routes = self._remember(self._requests, route, self.registry.request)
+        if len(routes) == 1:
+            delivery = self._delivery(routes[0], message, respond)
+            delivery.start()
+            return delivery
+        if routes:
+            return self._fan_out(message, routes, respond)
+        return self._unhandled(message, respond)
+
+    def _events_of(self, route: str) -> list[Route]:
+        try:
+            return self._events[route]
+        except KeyError:
+            return self._remember(self._events, route, self.registry.event)
+
+    def _deliver_event(self, message: Message, routes: list[Route]) -> "AnyDelivery":
+        if len(routes) == 1:
+            delivery = self._delivery(routes[0], message, None)
+            delivery.start()
+            return delivery
+        if routes:
+            return self._fan_out(message, routes, None)
+        return self._unhandled(message, None)
+
+    def _remember(
+        self,
+        known: dict[str, list[Route]],
+        route: str,
+        find: Callable[[str], list[Handler]],
+    ) -> list[Route]:
+        """Look handlers up; only what was found is kept, and not without end."""
+        routes = [self._routes[handler] for handler in find(route)]
+        if routes and len(known) < _MOST_REMEMBERED:
+            known[route] = routes
+        return routes
+
+    def _delivery(
+        self, route: Route, message: Message, respond: "Respond | None"
+    ) -> Delivery:
+        context: MessageContext[Any] = MessageContext(message, route.handler, self.name)
+        return Delivery(self, route, message, context, respond)
+
+    def _fan_out(
+        self, message: Message, routes: list[Route], respond: "Respond | None"
+    ) -> Fanout:
+        fanout = Fanout(message, respond)
+        fanout.start([self._delivery(route, message, None) for route in routes])
+        return fanout
+
+    def _unhandled(self, message: Message, respond: "Respond | None") -> "AnyDelivery":
+        self.unhandled += 1
+        kind = "event" if respond is None else "request"
+        pattern = shown(message.pattern.route)
+        logger.warning("Server %r has no handler for %s %s.", self.name, kind, pattern)
+        if respond is not None:
+            respond(Reply(message.id, missing=True))
+        return UNHANDLED

@@ -1,0 +1,100 @@
+"""Everything that this package raises on purpose.
+
+::
+
+    MicroserviceError
+    ├── RemoteError            the handler answered with an error; ``.error`` is its value
+    ├── MessageTimeout         no answer in time (also a ``TimeoutError``)
+    ├── NoHandler              the other side has no handler for the pattern
+    ├── NotConnected           no connection could be made (also a ``ConnectionError``)
+    ├── ConnectionLost         the connection ended before the answer came
+    ├── MessageTooLarge        a message or reply is over ``max_frame_size``
+    ├── StreamOverflow         a stream's reader fell too far behind
+    ├── InvalidReply           the answer could not be read, or not as the type asked for
+    ├── InvalidMessage         bytes that are no message of this wire
+    ├── TransportRefused       a refusal that no retry mends: port taken, bad certificate
+    └── RpcException           raise it in a handler: its value travels to the caller
+    EncodingError              a value that cannot travel (a ``TypeError``)
+
+Wrong settings raise Django's ``ImproperlyConfigured``; a sync verb inside a running
+loop raises Django's ``SynchronousOnlyOperation``.
+"""
+
+from typing import Any
+
+
+class MicroserviceError(Exception):
+    """Base of every error of this package that is not a configuration error."""
+
+
+class RemoteError(MicroserviceError):
+    """The handler on the other side answered with an error.
+
+    ``error`` is exactly the JSON value that the peer sent.
+    """
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error)
+        self.error = error
+
+    @property
+    def message(self) -> str:
+        """The text of the error: its ``message`` member, or the value as text."""
+        if isinstance(self.error, dict) and isinstance(self.error.get("message"), str):
+            return str(self.error["message"])
+        return str(self.error)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class MessageTimeout(MicroserviceError, TimeoutError):
+    """No answer came before the deadline."""
+
+
+class NoHandler(MicroserviceError):
+    """The other side has no handler for the pattern."""
+
+
+class NotConnected(MicroserviceError, ConnectionError):
+    """No connection to the other side could be made."""
+
+
+class ConnectionLost(MicroserviceError, ConnectionError):
+    """The connection ended while the answer was awaited; it may have been handled."""
+
+
+class MessageTooLarge(MicroserviceError):
+    """A message or reply is larger than ``max_frame_size`` allows."""
+
+
+class StreamOverflow(MicroserviceError):
+    """The reader of a stream fell more than its buffer behind the sender."""
+
+
+class InvalidReply(MicroserviceError):
+    """An answer could not be read, or does not fit the type asked for."""
+
+
+class InvalidMessage(MicroserviceError):
+    """Bytes that are no message of this wire; the text says why."""
+
+
+class TransportRefused(MicroserviceError):
+    """A permanent refusal: trying again would not help."""
+
+
+class RpcException(MicroserviceError):
+    """Raise it in a handler to answer the caller with an error of your own.
+
+    A text arrives as ``{"status": "error", "message": text}``, any other JSON value
+    as it is: the same two shapes as Nest's ``RpcException``.
+    """
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class EncodingError(TypeError):
+    """A value that cannot be sent or returned; the text says what to do instead."""

@@ -1,0 +1,116 @@
+"""The servers of one process: start, ready, drain, stop."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from ..concurrency.inline import Inline
+from ..concurrency.threads import Threads
+from ..endpoints.client import Client
+from ..endpoints.server import Server
+from ..signals import microservice_ready, microservice_starting, microservice_stopping
+
+logger = logging.getLogger(__name__)
+
+
+class Microservice:
+    """Several servers on one loop, with their threads.
+
+    ``drain_timeout`` and ``database_max_age`` are in seconds; ``clients`` are closed
+    on this loop at the end.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[Server],
+        *,
+        clients: Iterable[Client] = (),
+        sync_threads: int = 8,
+        stream_threads: int = 4,
+        database_max_age: float = 60.0,
+        drain_timeout: float = 30.0,
+    ) -> None:
+        self.servers = list(servers)
+        self.clients = clients
+        self.sync_threads = sync_threads
+        self.stream_threads = stream_threads
+        self.database_max_age = database_max_age
+        self.drain_timeout = drain_timeout
+        self._pools: tuple[Threads, Threads] | None = None
+
+    async def start(self) -> None:
+        """Start every server; return when all of them consume.
+
+        Raises :class:`TransportRefused` when one never will; the others are stopped.
+        """
+        microservice_starting.send(type(self), microservice=self)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self.servers:
+                    group.create_task(server.start(self._threads))
+        except BaseExceptionGroup as errors:
+            await self.stop()
+            raise _first(errors) from None
+        microservice_ready.send(type(self), microservice=self)
+
+    def _threads(self, in_process: bool) -> tuple[Any, Any]:  # noqa: FBT001
+        loop = asyncio.get_running_loop()
+        if in_process:
+            return Inline(loop), Inline(loop)
+        if self._pools is None:
+            age = self.database_max_age
+            self._pools = (
+                Threads(self.sync_threads, loop, database_max_age=age),
+                Threads(
+                    self.stream_threads,
+                    loop,
+                    name="microservice-stream",
+                    database_max_age=age,
+                ),
+            )
+        return self._pools
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every server consumes."""
+        return all(server.is_ready for server in self.servers)
+
+    async def ended(self) -> Server:
+        """Return the first server that gives up for good."""
+        while True:
+            for server in self.servers:
+                if server.has_ended:
+                    return server
+            await asyncio.sleep(0.2)
+
+    async def drain(self) -> bool:
+        """Take nothing new and finish what was accepted, within ``drain_timeout``.
+
+        Returns whether everything was finished.
+        """
+        microservice_stopping.send(type(self), microservice=self)
+        try:
+            async with asyncio.timeout(self.drain_timeout):
+                await asyncio.gather(*(server.drain() for server in self.servers))
+        except TimeoutError:
+            left = sum(len(server.in_flight) for server in self.servers)
+            logger.warning("%d messages were not finished in time.", left)
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Cancel what is left, close every connection and stop the threads."""
+        await asyncio.gather(*(server.stop() for server in self.servers))
+        await asyncio.gather(*(client.aclose() for client in self.clients))
+        for pool in self._pools or ():
+            if not pool.stop(timeout=1.0):
+                logger.warning("A sync handler still runs; it ends with the process.")
+        self._pools = None
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,21 @@
+"""The wires. Each lives in its own file, which alone imports its driver."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .base import Transport
+
+__all__ = ["MemoryTransport", "TCPTransport", "Transport"]
+
+if TYPE_CHECKING:
+    from .memory import MemoryTransport
+    from .tcp import TCPTransport
+else:
+    _FILES = {"MemoryTransport": ".memory", "TCPTransport": ".tcp"}
+
+    def __getattr__(name: str) -> Any:
+        """Import a wire's file when it is first named."""
+        if name not in _FILES:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        return getattr(import_module(_FILES[name], __name__), name)

@@ -1,0 +1,115 @@
+"""What every wire is: options, two methods, and flags that say what it can do."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ..wire.patterns import EXACT, Grammar
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from ..wire.messages import Message, Reply, Subscription
+    from ..wire.status import Status
+
+Respond = Callable[["Reply"], Awaitable[None] | None]
+Receive = Callable[["Reply"], None]
+Changed = Callable[["Status"], None]
+
+
+class Delivery(Protocol):
+    """What becomes of one message that was handed to the server."""
+
+    outcome: str | None
+
+    def when_done(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback(delivery)`` once it is done, at once if it is."""
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more."""
+
+
+Deliver = Callable[["Message", Respond], Delivery]
+
+
+class Intake(Protocol):
+    """The open half of a server: really consuming while its block is entered."""
+
+    closed: "asyncio.Future[BaseException | None]"
+
+    @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+
+    @property
+    def driver(self) -> Any:
+        """The object beneath, for :meth:`unwrap`."""
+
+    async def pause(self) -> None:
+        """Take nothing new; return when what was accepted is answered."""
+
+
+class Link(Protocol):
+    """The open half of a client."""
+
+    closed: "asyncio.Future[BaseException | None]"
+
+    @property
+    def driver(self) -> Any:
+        """The object beneath, for :meth:`unwrap`."""
+
+    def publish(self, message: "Message") -> Awaitable[None] | None:
+        """Send; an awaitable ends when the wire confirms or can take more."""
+
+    def forget(self, id_: Any, *, answered: bool) -> None:
+        """The request ended, however it did; called exactly once for each."""
+
+
+class Transport:
+    """One wire. The constructor's keyword-only arguments are its OPTIONS.
+
+    A transport holds options only: all live state is local to the two blocks, so one
+    object can be shared, rebuilt in workers, and used on any loop. A permanent refusal
+    raises :class:`~django_microservices.TransportRefused`; anything else is retried by
+    the end that holds the transport.
+    """
+
+    server_only: ClassVar[frozenset[str]] = frozenset()
+    client_only: ClassVar[frozenset[str]] = frozenset()
+
+    grammar: ClassVar[Grammar] = EXACT
+    acknowledges: ClassVar[bool] = False
+    confirms: ClassVar[bool] = False
+    headers: ClassVar[bool] = False
+    wildcards: ClassVar[bool] = False
+    shares_work: ClassVar[bool] = False
+    durable: ClassVar[bool] = False
+    delays: ClassVar[bool] = False
+    client_streams: ClassVar[bool] = False
+    answers_unknown: ClassVar[bool] = False
+    """A request that nobody handles arrives, and is answered so."""
+    stream_links: ClassVar[bool] = False
+    """Each stream has a link of its own, with ``pause_reading``/``resume_reading``."""
+    in_process: ClassVar[bool] = False
+    """Handlers run on the caller's own loop and thread (tests)."""
+
+    retry_attempts: int | None = None
+    retry_delay: float | None = None
+
+    def serve(
+        self,
+        subscriptions: "Sequence[Subscription]",
+        deliver: Deliver,
+        changed: Changed,
+        *,
+        limit: int,
+    ) -> AbstractAsyncContextManager[Intake]:
+        """Consume what ``subscriptions`` name, at most ``limit`` deliveries at once."""
+        raise NotImplementedError
+
+    def connect(
+        self, receive: Receive, changed: Changed
+    ) -> AbstractAsyncContextManager[Link]:
+        """Connect to the other side; ``receive`` gets every reply."""
+        raise NotImplementedError

@@ -1,0 +1,131 @@
+"""The frames of Nest's TCP wire, without I/O: ``<length>#<JSON>``.
+
+``length`` counts UTF-16 code units of the text, whose bytes are UTF-8
+(``reference/nest-wire.md`` A.3): an emoji counts 2, an accented letter 1.
+"""
+
+MAX_HEADER = 12
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+_ASTRAL_LEADS = bytes(range(0xF0, 0x100))
+_PREFIXES = [b"%d#" % length for length in range(2048)]
+
+
+def units(text: bytes) -> int:
+    """Return how many UTF-16 code units a UTF-8 text has.
+
+    Counts lead bytes, those of four-byte sequences twice; a sequence that is cut off
+    at the end counts already.
+    """
+    leads = text.translate(None, _CONTINUATIONS)
+    return 2 * len(leads) - len(leads.translate(None, _ASTRAL_LEADS))
+
+
+def frame(text: bytes) -> bytes:
+    """Put the length in front of a text."""
+    length = len(text) if text.isascii() else units(text)
+    prefix = _PREFIXES[length] if length < len(_PREFIXES) else b"%d#" % length
+    return prefix + text
+
+
+class JsonSocket:
+    """Cuts a stream of bytes into frames; Nest's class of that name.
+
+    ``socket_class=`` replaces it: the same three members make a framing of your own.
+    After ``error`` is set (a text that says why) nothing more is read.
+    """
+
+    __slots__ = ("_buffer", "_wanted", "error", "max_frame_size")
+
+    def __init__(self, max_frame_size: int) -> None:
+        self.max_frame_size = max_frame_size
+        self.error: str | None = None
+        self._buffer: bytearray | None = None
+        self._wanted = 0
+
+    @staticmethod
+    def write(text: bytes) -> bytes:
+        """Return the frame of a text."""
+        return frame(text)
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._buffer is not None
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Take what was read; return the texts that are complete now."""
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
+            data = bytes(self._buffer)
+            self._buffer = None
+        frames: list[bytes] = []
+        position, end = 0, len(data)
+        while position < end:
+            mark = data.find(b"#", position, position + MAX_HEADER)
+            if mark < 0:
+                self._check_header(data[position:])
+                self._wanted = 0
+                break
+            digits = data[position:mark]
+            if not digits.isdigit():
+                self.error = f"the length is not digits: {digits[:MAX_HEADER]!r}"
+                return frames
+            length = int(digits)
+            if length > self.max_frame_size:
+                self.error = f"a frame of {length} is over {self.max_frame_size}"
+                return frames
+            mark += 1
+            stop = mark + length
+            text = data[mark:stop]
+            if stop > end or not text.isascii():
+                stop = self._stop(data, mark, length)
+                if stop > end or self.error:
+                    self._wanted = stop - position
+                    break
+                text = data[mark:stop]
+            frames.append(text)
+            position = stop
+        if position < end and not self.error:
+            self._buffer = bytearray(data[position:])
+        return frames
+
+    def _check_header(self, header: bytes) -> None:
+        """Refuse at once what can never become a length."""
+        if header.isdigit() and len(header) < MAX_HEADER:
+            return
+        self.error = f"no length in front of the frame: {header[:MAX_HEADER]!r}"
+        if header.startswith((b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ")):
+            self.error += " (this looks like HTTP)"
+        elif header.startswith(b"\x16\x03"):
+            self.error += " (this looks like TLS on a plain port)"
+
+    def _stop(self, data: bytes, start: int, length: int) -> int:
+        """Return where the text ends, or the least byte it needs before it can.
+
+        Each round counts the units of as many bytes as there are units left: never
+        too many, and few rounds, since a unit is at most three bytes.
+        """
+        stop, left, end = start, length, len(data)
+        while left > 0:
+            if stop + left > end:
+                return stop + left
+            chunk = data[stop : stop + left]
+            stop += left
+            left -= units(chunk)
+        while stop < end and 0x80 <= data[stop] < 0xC0:
+            stop += 1
+        return self._checked(data, start, stop, left)
+
+    def _checked(self, data: bytes, start: int, stop: int, left: int) -> int:
+        if left < 0:
+            self.error = "the length ends inside a surrogate pair"
+            return stop
+        try:
+            data[start:stop].decode()
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data" and stop == len(data):
+                return stop + 1
+            self.error = f"not UTF-8 at byte {error.start}"
+        return stop

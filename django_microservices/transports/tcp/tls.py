@@ -1,0 +1,133 @@
+"""TLS for TCP: options as in Node's ``tls``, verified by default."""
+
+import ssl
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from ...exceptions import TransportRefused
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class TLSOptions(TypedDict, total=False):
+    """``tls_options``: each file is a path or a PEM text.
+
+    ``cert`` and ``key`` are one's own; ``ca`` (one or a list) whom to trust, on a
+    server with ``request_cert`` (the default when ``ca`` is given) the clients;
+    ``server_name`` the name to find in the server's certificate; ``min_version``
+    "TLSv1.2" (default) or "TLSv1.3"; ``reject_unauthorized`` False verifies nothing.
+    """
+
+    cert: str
+    key: str
+    passphrase: str
+    ca: str | Sequence[str]
+    request_cert: bool
+    reject_unauthorized: bool
+    server_name: str
+    min_version: str
+
+
+class PeerIdentity(NamedTuple):
+    """Whom a certificate names: its common name and its subject alternative names."""
+
+    common_name: str
+    names: tuple[str, ...]
+
+
+_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def server_context(options: TLSOptions) -> ssl.SSLContext:
+    """Build a server's context; raise :class:`TransportRefused` for a bad file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(context, options, needs_certificate=True)
+    wants = options.get("request_cert", "ca" in options)
+    if wants and options.get("reject_unauthorized", True):
+        context.verify_mode = ssl.CERT_REQUIRED
+    elif wants:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(options: TLSOptions) -> ssl.SSLContext:
+    """Build a client's context; raise :class:`TransportRefused` for a bad file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if "ca" not in options:
+        context.load_default_certs()
+    _load(context, options, needs_certificate=False)
+    if not options.get("reject_unauthorized", True):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _load(
+    context: ssl.SSLContext, options: TLSOptions, *, needs_certificate: bool
+) -> None:
+    version = options.get("min_version", "TLSv1.2")
+    if version not in _VERSIONS:
+        message = f"tls_options['min_version']: {version!r} is none of {[*_VERSIONS]}."
+        raise TransportRefused(message)
+    context.minimum_version = _VERSIONS[version]
+    if needs_certificate and not {"cert", "key"} <= options.keys():
+        message = "tls_options: a server needs 'cert' and 'key'."
+        raise TransportRefused(message)
+    if "cert" in options:
+        _load_own(context, options)
+    authorities = options.get("ca", ())
+    for authority in [authorities] if isinstance(authorities, str) else authorities:
+        _load_authority(context, authority)
+
+
+def _load_own(context: ssl.SSLContext, options: TLSOptions) -> None:
+    cert, key = options["cert"], options.get("key")
+    passphrase = options.get("passphrase")
+    try:
+        with tempfile.TemporaryDirectory(prefix="tls-") as folder:
+            context.load_cert_chain(
+                _path(cert, folder, "cert.pem"),
+                None if key is None else _path(key, folder, "key.pem"),
+                passphrase,
+            )
+    except (OSError, ValueError) as error:
+        message = f"tls_options['cert'] and ['key'] cannot be used: {error}"
+        raise TransportRefused(message) from error
+
+
+def _load_authority(context: ssl.SSLContext, authority: str) -> None:
+    try:
+        if _is_pem(authority):
+            context.load_verify_locations(cadata=authority)
+        else:
+            context.load_verify_locations(cafile=authority)
+    except (OSError, ValueError) as error:
+        message = f"tls_options['ca'] cannot be used: {error}"
+        raise TransportRefused(message) from error
+
+
+def _is_pem(text: str) -> bool:
+    return "-----BEGIN" in str(text)
+
+
+def _path(text: str, folder: str, name: str) -> str:
+    """Return a path: the ssl module reads one's own certificate only from files."""
+    if not _is_pem(text):
+        return str(text)
+    path = Path(folder, name)
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return str(path)
+
+
+def identity(transport: "asyncio.BaseTransport") -> PeerIdentity | None:
+    """Return whom the peer's certificate names; ``None`` without one."""
+    certificate: dict[str, Any] | None = transport.get_extra_info("peercert")
+    if not certificate:
+        return None
+    subject = {key: value for rdn in certificate["subject"] for key, value in rdn}
+    names = tuple(value for _, value in certificate.get("subjectAltName", ()))
+    return PeerIdentity(subject.get("commonName", ""), names)

@@ -1,0 +1,225 @@
+"""TCP, Nest's default wire: its options and its two halves."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...exceptions import NotConnected, TransportRefused
+from ...wire.codecs import (
+    Envelope,
+    decode,
+    encode,
+    envelope_of,
+    read_envelope,
+    read_reply,
+    reply_of_packet,
+    write_message,
+    write_reply,
+)
+from ...wire.messages import Reply, Subscription
+from ..base import Changed, Deliver, Receive, Transport
+from .intake import Intake
+from .link import Link
+from .protocol import JsonSocket
+from .tls import TLSOptions, client_context, server_context
+
+_REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM}
+
+
+class TCPTransport(Transport):
+    """Nest's TCP wire (``reference/nest-wire.md`` A.3) and our extension of it.
+
+    Times are in seconds, sizes in bytes (``max_buffer_size`` in UTF-16 units, as
+    Nest counts). ``url`` (``tcp://host:port``) stands for ``host`` and ``port``.
+    """
+
+    server_only = frozenset(
+        (
+            "retry_attempts",
+            "retry_delay",
+            "max_connections",
+            "max_connections_per_address",
+            "backlog",
+        )
+    )
+    client_only = frozenset(("connect_timeout",))
+    headers: ClassVar[bool] = True
+    answers_unknown: ClassVar[bool] = True
+    stream_links: ClassVar[bool] = True
+    shares_work: ClassVar[bool] = True
+
+    def __init__(  # noqa: PLR0913 - the signature is the schema of OPTIONS
+        self,
+        *,
+        url: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 3000,
+        retry_attempts: int | None = None,
+        retry_delay: float | None = None,
+        tls_options: TLSOptions | None = None,
+        socket_class: type[JsonSocket] = JsonSocket,
+        serializer: Callable[[Any], Any] | None = None,
+        deserializer: Callable[[Any], Any] | None = None,
+        max_frame_size: int = 1024 * 1024,
+        max_buffer_size: int | None = None,
+        max_send_buffer_size: int = 16 * 1024 * 1024,
+        incomplete_message_timeout: float = 10.0,
+        connect_timeout: float = 5.0,
+        max_connections: int = 10_000,
+        max_connections_per_address: int = 256,
+        backlog: int = 1024,
+        no_delay: bool = True,
+    ) -> None:
+        self.host, self.port = (host, port) if url is None else _split(url)
+        self.retry_attempts = retry_attempts
+        self.retry_delay = retry_delay
+        self.tls_options = tls_options
+        self.socket_class = socket_class
+        self.serializer = _method(serializer, "serialize")
+        self.deserializer = _method(deserializer, "deserialize")
+        self.max_frame_size = max_frame_size
+        self.max_buffer_size = max_buffer_size
+        self.max_send_buffer_size = max_send_buffer_size
+        self.incomplete_message_timeout = incomplete_message_timeout
+        self.connect_timeout = connect_timeout
+        self.max_connections = max_connections
+        self.max_connections_per_address = max_connections_per_address
+        self.backlog = backlog
+        self.no_delay = no_delay
+        self._choose_codec()
+
+    def _choose_codec(self) -> None:
+        """Put ``serializer`` and ``deserializer`` in, Nest's seams, where given."""
+        self.read: Callable[[bytes], Envelope | None] = read_envelope
+        self.read_reply: Callable[[bytes], Reply | None] = read_reply
+        self.write: Callable[[Reply], bytes] = write_reply
+        self.write_packet: Callable[..., bytes] = write_message
+        if self.deserializer is not None:
+            self.read = self._read_with_deserializer
+            self.read_reply = self._read_reply_with_deserializer
+        if self.serializer is not None:
+            self.write = self._write_with_serializer
+            self.write_packet = self._write_packet_with_serializer
+
+    def new_socket(self) -> JsonSocket:
+        """Make the framing of one connection."""
+        limits = (self.max_frame_size, self.max_buffer_size)
+        return self.socket_class(min(limit for limit in limits if limit is not None))
+
+    # --- the two halves ---
+
+    @asynccontextmanager
+    async def serve(
+        self,
+        subscriptions: Sequence[Subscription],  # noqa: ARG002 - TCP brings everything
+        deliver: Deliver,
+        changed: Changed,  # noqa: ARG002
+        *,
+        limit: int,
+    ) -> AsyncIterator[Intake]:
+        """Listen; raise :class:`TransportRefused` where that can never work."""
+        loop = asyncio.get_running_loop()
+        intake = Intake(self, deliver, loop, limit)
+        context = server_context(self.tls_options) if self.tls_options else None
+        try:
+            intake.listener = await loop.create_server(
+                intake.accept,
+                self.host,
+                self.port,
+                ssl=context,
+                backlog=self.backlog,
+                **({"ssl_handshake_timeout": _HANDSHAKE} if context else {}),
+            )
+        except OSError as error:
+            message = f"Cannot listen on {self.host}:{self.port}: {error.strerror}"
+            if error.errno in _REFUSED or isinstance(error, socket.gaierror):
+                raise TransportRefused(message) from error
+            raise NotConnected(message) from error
+        try:
+            yield intake
+        finally:
+            await intake.close()
+
+    @asynccontextmanager
+    async def connect(self, receive: Receive, changed: Changed) -> AsyncIterator[Link]:
+        """Connect; raise :class:`NotConnected` with the reason."""
+        loop = asyncio.get_running_loop()
+        link = Link(self, loop, receive, changed)
+        tls = self.tls_options
+        context = client_context(tls) if tls else None
+        name = (tls or {}).get("server_name") or self.host
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                await loop.create_connection(
+                    lambda: link,
+                    self.host,
+                    self.port,
+                    ssl=context,
+                    server_hostname=name if context else None,
+                )
+        except TimeoutError:
+            message = f"{self.host}:{self.port} did not answer in time"
+            raise NotConnected(message) from None
+        except ssl.SSLError as error:
+            message = f"{self.host}:{self.port} refused by TLS: {error.reason or error}"
+            raise NotConnected(message) from error
+        except OSError as error:
+            message = f"{self.host}:{self.port}: {error.strerror or error}"
+            raise NotConnected(message) from error
+        try:
+            yield link
+        finally:
+            link.flush()
+            link.transport.close()
+
+    # --- Nest's seams ---
+
+    def _read_with_deserializer(self, text: bytes) -> Envelope | None:
+        assert self.deserializer is not None
+        packet = self.deserializer(decode(text))
+        return envelope_of(packet) if isinstance(packet, dict) else None
+
+    def _read_reply_with_deserializer(self, text: bytes) -> Reply | None:
+        assert self.deserializer is not None
+        packet = self.deserializer(decode(text))
+        return reply_of_packet(packet) if isinstance(packet, dict) else None
+
+    def _write_with_serializer(self, reply: Reply) -> bytes:
+        assert self.serializer is not None
+        return encode(self.serializer(decode(write_reply(reply))))
+
+    def _write_packet_with_serializer(self, *parts: Any) -> bytes:
+        assert self.serializer is not None
+        return encode(self.serializer(decode(write_message(*parts))))
+
+
+_HANDSHAKE = 5.0
+
+
+def _split(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
+        message = f"url: {url!r} is not of the form 'tcp://host:port'."
+        raise ImproperlyConfigured(message)
+    return parts.hostname, parts.port
+
+
+def _method(part: Any, name: str) -> Callable[[Any], Any] | None:
+    """Accept a function, or an object (or class) with Nest's method."""
+    if part is None:
+        return None
+    if isinstance(part, type):
+        part = part()
+    method = getattr(part, name, part)
+    if not callable(method):
+        message = f"{part!r} is neither a function nor has it a method {name}()."
+        raise ImproperlyConfigured(message)
+    result: Callable[[Any], Any] = method
+    return result

@@ -1,0 +1,356 @@
+"""JSON payloads and the envelope around them, strict in and strict out.
+
+The envelope is decoded once with its payload kept raw, so that a handler's own typed
+decoder reads the payload once, and a reply is built from encoded parts.
+"""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import msgspec
+from django.db.models import Model, QuerySet
+from django.utils.duration import duration_iso_string
+from django.utils.functional import Promise
+
+from ..exceptions import EncodingError, InvalidMessage
+from .messages import UNSET, Reply
+
+MAX_DEPTH = 64
+NO_HANDLER = "There is no matching message handler defined in the remote service."
+
+_NOT_BRACKETS = bytes(c for c in range(256) if c not in b'[]{}"')
+_ESCAPES = re.compile(rb"\\.", re.DOTALL)
+_STRINGS = re.compile(rb'"[^"]*"')
+
+
+def is_too_deep(text: bytes) -> bool:
+    """Whether ``text`` nests lists and objects deeper than :data:`MAX_DEPTH`.
+
+    The count of brackets decides in the common case. Otherwise strings are taken out
+    and one level of brackets after the other, each in one pass at C speed.
+    """
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    if b"\\" in text:
+        text = _ESCAPES.sub(b"", text)
+    text = text.translate(None, _NOT_BRACKETS).replace(b'""', b"")
+    if b'"' in text:
+        text = _STRINGS.sub(b"", text)
+    for _ in range(MAX_DEPTH):
+        if not text:
+            return False
+        text = text.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(text)
+
+
+# --- payloads ---------------------------------------------------------------------
+
+
+def _text(value: Any) -> Any:
+    """Write what msgspec does not know as ``DjangoJSONEncoder`` does."""
+    if isinstance(value, Promise):
+        return str(value)
+    if isinstance(value, Model):
+        message = (
+            f"{type(value).__name__} is a model instance, and cannot travel as it is: "
+            "name its shape with response= or a return annotation, or send a dict."
+        )
+        raise EncodingError(message)
+    if isinstance(value, QuerySet):
+        message = (
+            "A QuerySet cannot travel as it is: send list(queryset.values(...)), or "
+            "name its shape with response= or a return annotation."
+        )
+        raise EncodingError(message)
+    if isinstance(value, Mapping):
+        return dict(value)
+    message = (
+        f"{type(value).__module__}.{type(value).__qualname__} cannot travel as JSON: "
+        "send builtins, a dataclass, an attrs class or a msgspec.Struct."
+    )
+    raise EncodingError(message)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as builtins, its scalars as ``DjangoJSONEncoder`` writes them.
+
+    NaN and the infinities become null, as ``JSON.stringify`` writes them.
+    """
+    return _scalars(
+        msgspec.to_builtins(value, builtin_types=_SCALARS, str_keys=True, enc_hook=_text)
+    )
+
+
+_SCALARS = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+
+# What msgspec may have written otherwise than Django does: more than milliseconds, and
+# durations. A text that only looks like it costs the slow way, nothing else.
+_UNLIKE_DJANGO = re.compile(
+    rb'"(?:-?P[\dT]|(?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d\.\d{4})'
+)
+_SHORTEST_UNLIKE_DJANGO = len(b'"P1DT5S"')
+
+
+def _scalars(value: Any) -> Any:
+    if isinstance(value, str | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _scalars(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scalars(item) for item in value]
+    if isinstance(value, datetime.datetime):
+        return _moment(value)
+    if isinstance(value, datetime.time):
+        return _time(value)
+    if isinstance(value, datetime.timedelta):
+        return duration_iso_string(value)
+    return value.isoformat()
+
+
+def _moment(value: datetime.datetime) -> str:
+    text = value.isoformat(timespec="milliseconds" if value.microsecond else "auto")
+    return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
+
+
+def _time(value: datetime.time) -> str:
+    return value.isoformat(timespec="milliseconds" if value.microsecond else "auto")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_text)
+_encode = _encoder.encode
+_decode = msgspec.json.Decoder().decode
+
+
+def encode(value: Any) -> bytes:
+    """Encode what may be sent or returned; raise :class:`EncodingError` otherwise."""
+    try:
+        text = _encode(value)
+        if len(text) >= _SHORTEST_UNLIKE_DJANGO and _is_unlike_django(text):
+            text = dump(plain(value))
+    except UnicodeEncodeError:
+        return dump(plain(value))
+    except EncodingError:
+        raise
+    except RecursionError:
+        message = "The value nests too deeply, or contains itself."
+        raise EncodingError(message) from None
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise EncodingError(str(error)) from error
+    return text
+
+
+def _is_unlike_django(text: bytes) -> bool:
+    if b"." in text or b'"P' in text or b'"-P' in text:
+        return _UNLIKE_DJANGO.search(text) is not None
+    return False
+
+
+def decode(text: bytes) -> Any:
+    """Decode a JSON payload to plain Python.
+
+    What msgspec refuses but ``json`` reads (a half surrogate that JavaScript wrote, an
+    integer over 64 bits) is read by ``json``; NaN, infinities and numbers out of the
+    range of a double are refused. Raises :class:`InvalidMessage`.
+    """
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _decode_leniently(text)
+
+
+def _refuse(token: str) -> NoReturn:
+    message = f"{token} is not JSON."
+    raise ValueError(message)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        message = "A number is out of range."
+        raise ValueError(message)
+    return number
+
+
+def _decode_leniently(text: bytes) -> Any:
+    if is_too_deep(text):
+        message = f"Nested deeper than {MAX_DEPTH} levels."
+        raise InvalidMessage(message)
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite)
+    except ValueError as error:
+        message = f"Not readable as JSON: {error}"
+        raise InvalidMessage(message) from None
+
+
+# --- packets ----------------------------------------------------------------------
+
+_ABSENT = msgspec.Raw()
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """A request or event as it stands on the wire; absent members are empty."""
+
+    pattern: msgspec.Raw = _ABSENT
+    data: msgspec.Raw = _ABSENT
+    id: Any = UNSET
+    metadata: dict[str, str] | None = None
+
+
+class ReplyEnvelope(msgspec.Struct, gc=False):
+    """A reply as it stands on the wire; absent members are empty."""
+
+    id: Any = None
+    response: msgspec.Raw = _ABSENT
+    err: msgspec.Raw = _ABSENT
+    isDisposed: Any = False  # noqa: N815 - Nest's name
+    status: Any = None
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_reply = msgspec.json.Decoder(ReplyEnvelope).decode
+
+
+def read_envelope(text: bytes) -> Envelope | None:
+    """Read a request or event; ``None`` is JSON that is no message.
+
+    Raises :class:`InvalidMessage` for what is not JSON at all.
+    """
+    try:
+        return _decode_envelope(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        packet = _decode_leniently(text)
+    if not isinstance(packet, dict):
+        return None
+    return envelope_of(packet)
+
+
+def envelope_of(packet: Mapping[str, Any]) -> Envelope:
+    """Make an Envelope from a packet that is plain Python already."""
+    metadata = packet.get("metadata")
+    return Envelope(
+        **{
+            name: msgspec.Raw(dump(packet[name]))
+            for name in ("pattern", "data")
+            if name in packet
+        },
+        id=packet.get("id", UNSET),
+        metadata=texts_of(metadata) if isinstance(metadata, dict) else None,
+    )
+
+
+def texts_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Keep the members that are text."""
+    return {key: value for key, value in metadata.items() if isinstance(value, str)}
+
+
+def dump(value: Any) -> bytes:
+    """Encode plain Python that ``json`` decoded, half surrogates included."""
+    try:
+        return _encode(value)
+    except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError):
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+_NO_ERRORS = frozenset((b"null", b'""', b"0", b"-0", b"0.0", b"false", b""))
+
+
+def read_reply(text: bytes) -> Reply | None:
+    """Read a reply packet; ``None`` is JSON that is no reply.
+
+    Raises :class:`InvalidMessage` for what is not JSON at all. Truth is JavaScript's:
+    ``err`` null, '', 0 or false is no error, ``{}`` and ``[]`` are errors.
+    """
+    try:
+        packet = _decode_reply(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        value = _decode_leniently(text)
+        if not isinstance(value, dict):
+            return None
+        return reply_of_packet(value)
+    return _reply_of(packet)
+
+
+def reply_of_packet(value: Mapping[str, Any]) -> Reply:
+    """Make a Reply from a packet that is plain Python already."""
+    raw = {
+        name: msgspec.Raw(dump(value[name]))
+        for name in ("response", "err")
+        if name in value
+    }
+    rest = {name: value.get(name) for name in ("id", "isDisposed", "status")}
+    return _reply_of(ReplyEnvelope(**raw, **rest))
+
+
+def _reply_of(packet: ReplyEnvelope) -> Reply:
+    data, error = packet.response, packet.err
+    if error is not _ABSENT and (text := bytes(error)) not in _NO_ERRORS:
+        missing = packet.status == "error" and text == _NO_HANDLER_JSON
+        return Reply(packet.id, None, text, True, missing)
+    last = packet.isDisposed
+    return Reply(
+        packet.id,
+        None if data is _ABSENT else data,
+        None,
+        last is True or _is_true(last),
+    )
+
+
+def _is_true(value: Any) -> bool:
+    """JavaScript's truth: empty lists and objects are true."""
+    return bool(value) or isinstance(value, list | dict)
+
+
+_NO_HANDLER_JSON = _encode(NO_HANDLER)
+
+
+def write_reply(reply: Reply) -> bytes:
+    """Encode a reply; its keys are a closed set for Nest 12 (A.1)."""
+    id_ = _encode(reply.id)
+    if reply.missing:
+        return b"".join(
+            (b'{"id":', id_, b',"status":"error","err":', _NO_HANDLER_JSON, b"}")
+        )
+    if reply.error is not None:
+        return b"".join((b'{"err":', reply.error, b',"isDisposed":true,"id":', id_, b"}"))
+    if reply.data is None:
+        # JavaScript's undefined has no member at all.
+        end = b'{"isDisposed":true,"id":' if reply.last else b'{"id":'
+        return b"".join((end, id_, b"}"))
+    end = b',"isDisposed":true,"id":' if reply.last else b',"id":'
+    return b"".join((b'{"response":', reply.data, end, id_, b"}"))
+
+
+def write_message(
+    pattern: bytes, data: bytes | None, id_: Any, metadata: bytes | None
+) -> bytes:
+    """Encode a request (with an id) or an event (without) from encoded parts."""
+    parts: list[bytes] = [b'{"pattern":', pattern]
+    if data is not None:
+        parts += (b',"data":', data)
+    if id_ is not UNSET:
+        parts += (b',"id":', _encode(id_))
+    if metadata is not None:
+        parts += (b',"metadata":', metadata)
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def find_id(text: bytes) -> Any:
+    """Find the id of a message that cannot be read, or ``UNSET`` (best effort).
+
+    Nest and we write the id behind the payload.
+    """
+    match = _ID_AT_END.search(text[-4096:])
+    return _decode(match[1]) if match else UNSET
+
+
+_ID_AT_END = re.compile(
+    rb',\s*"id"\s*:\s*("[^"\\]{1,128}"|-?\d{1,20})\s*'
+    rb'(?:,\s*"metadata"\s*:\s*\{[^{}]*\}\s*)?\}\s*$'
+)

@@ -1,0 +1,122 @@
+"""What a handler can know of the message that it answers."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from .codecs import decode
+from .messages import UNSET, Message, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+W = TypeVar("W")
+
+REQUEST_ID_HEADER = "dm-request-id"
+
+
+class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
+    """The message at hand: handed to handlers, guards, middleware and filters.
+
+    Like Django's ``HttpRequest`` it takes attributes of your own. ``handler`` is the
+    handler chosen, ``server`` the server's name in settings, ``deadline`` the time on
+    the event loop's clock at which the caller gives up (or ``None``).
+    """
+
+    message: Message
+    handler: Any = None
+    server: str = ""
+    deadline: float | None = None
+    user: Any = None
+    settle: "Callable[[str, Any], None] | None" = None
+
+    @property
+    def pattern(self) -> str:
+        """The pattern as received, as text: an object pattern in canonical form."""
+        return self.message.pattern.route
+
+    @property
+    def data(self) -> Any:
+        """The payload as plain Python; ``UNSET`` where there is none."""
+        try:
+            return self.__dict__["_data"]
+        except KeyError:
+            raw = self.message.data
+            value = decode(raw) if isinstance(raw, bytes | msgspec.Raw) else raw
+            self.__dict__["_data"] = value
+            return value
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Texts that travel beside the payload: ``metadata`` on Nest's own wires."""
+        if self.message.headers is None:
+            self.message.headers = {}
+        return self.message.headers
+
+    @property
+    def message_id(self) -> Any:
+        """The request's id, ``None`` for an event."""
+        return None if self.message.id is UNSET else self.message.id
+
+    @property
+    def is_event(self) -> bool:
+        """Whether nobody awaits an answer."""
+        return self.message.id is UNSET
+
+    @property
+    def wire(self) -> W:
+        """What only this wire knows."""
+        wire: W = self.message.wire
+        return wire
+
+    @property
+    def request_id(self) -> str:
+        """The id that follows a request from HTTP through every message.
+
+        The caller's, else the message's own id, else made here.
+        """
+        try:
+            return str(self.__dict__["_request_id"])
+        except KeyError:
+            value = self.headers.get(REQUEST_ID_HEADER) or self._own_request_id()
+            self.__dict__["_request_id"] = value
+            return value
+
+    def _own_request_id(self) -> str:
+        return str(self.message_id) if self.message_id is not None else new_id()
+
+    def ack(self) -> None:
+        """Acknowledge now, whatever the handler's outcome will be."""
+        self._settle("ack", None)
+
+    def nack(self, delay: float | None = None) -> None:
+        """Give the message back to be delivered again, after ``delay`` seconds."""
+        self._settle("nack", delay)
+
+    def reject(self, reason: str) -> None:
+        """Refuse the message for good: it becomes a dead letter with ``reason``."""
+        self._settle("reject", reason)
+
+    def _settle(self, verb: str, detail: Any) -> None:
+        if self.settle is None:
+            message = f"{verb}(): the wire of server {self.server!r} acknowledges nothing."
+            raise NotImplementedError(message)
+        self.settle(verb, detail)
+
+
+outer_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the HTTP request, where no message is at hand."""
+
+current: ContextVar[MessageContext[Any] | None] = ContextVar("message", default=None)
+
+
+def current_context() -> MessageContext[Any] | None:
+    """Return the context of the message being handled here, or ``None``."""
+    return current.get()
+
+
+def current_request_id() -> str | None:
+    """Return the id that follows this request, or ``None`` outside of any."""
+    context = current.get()
+    return outer_request_id.get() if context is None else context.request_id

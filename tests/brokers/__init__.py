@@ -1,0 +1,1 @@
+"""Real servers for the tests, private ones where the environment names none."""

@@ -1,0 +1,105 @@
+"""What every test has: ports, a database that threads can share, and a leak check."""
+
+import gc
+import itertools
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from asgiref.sync import SyncToAsync
+from django.conf import settings
+
+pytest_plugins = ["tests.brokers.fixtures"]
+
+# Loops that are not pytest-asyncio's, the portal's first of all, read this when they
+# are made. Debug mode is what notices a call from the wrong thread. A test that
+# measures memory in a process of its own hands it an empty value.
+os.environ["PYTHONASYNCIODEBUG"] = "1"
+
+# The machine is shared: how long one example took says nothing.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+THREAD_GRACE = 5.0
+
+
+class Ports:
+    """Ports that nobody listens on, each handed out once by this process.
+
+    The start is random, so that test runs beside this one seldom try the same port.
+    """
+
+    def __init__(self) -> None:
+        ports = range(FIRST_PORT, LAST_PORT + 1)
+        start = random.SystemRandom().randrange(len(ports))
+        self._ports = itertools.chain(ports[start:], ports[:start])
+        self._lock = threading.Lock()
+
+    def __call__(self) -> int:
+        """Give the next one."""
+        with self._lock:
+            return next(port for port in self._ports if is_free(port))
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody has ``port``, for TCP or UDP, on any address."""
+    return all(can_bind(port, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+
+
+def can_bind(port: int, kind: socket.SocketKind) -> bool:
+    """Whether a socket of this kind can be bound to ``port``."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that gives another free port at each call."""
+    return Ports()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the test database in a file of this run, which pytest removes."""
+    folder: Path = tmp_path_factory.mktemp("database")
+    settings.DATABASES["default"]["TEST"]["NAME"] = str(folder / "test.sqlite3")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _at_rest() -> None:
+    """Start what lives as long as the process, so that no test seems to leak it."""
+    SyncToAsync.single_thread_executor.submit(int).result()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(_at_rest: None) -> Iterator[None]:
+    """Fail a test that leaves a thread running or something unclosed.
+
+    What is unclosed warns when it is collected, and a warning is an error: pytest
+    raises it in the teardown of the test that is just ending.
+    """
+    before = set(threading.enumerate())
+    yield
+    leaked = [thread for thread in threading.enumerate() if outlives(thread, before)]
+    gc.collect()
+    assert not leaked, f"The test left these threads running: {leaked}"
+
+
+def outlives(thread: threading.Thread, before: set[threading.Thread]) -> bool:
+    """Whether a thread was started by the test and does not end with it."""
+    if thread in before or thread.daemon:
+        return False
+    thread.join(THREAD_GRACE)
+    return thread.is_alive()

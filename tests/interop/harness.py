@@ -1,0 +1,114 @@
+"""Real Nest peers as objects: a service, and clients that do what they are told."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.brokers.process import free_port
+
+from .npm import HERE, NEST, NEST_11, install, script
+from .process import Line, LineChild
+
+__all__ = ["NEST", "NEST_11", "Answer", "NestClient", "NestServer"]
+
+PATIENCE = 60.0  # seconds for one command; the scripts give up on a reply after 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the observable of one call of a Nest client did.
+
+    ``thrown`` tells a JavaScript Error, seen as its name, message and code, from a
+    JSON value that came over the wire.
+    """
+
+    values: list[Any] = field(default_factory=list)
+    error: Any = None
+    failed: bool = False
+    thrown: bool = False
+
+    @property
+    def value(self) -> Any:
+        """The one value of a call that must have succeeded with one."""
+        assert not self.failed, f"The call failed: {self.error!r}"
+        assert len(self.values) == 1, f"Not one value: {self.values!r}"
+        return self.values[0]
+
+
+class NestServer:
+    """A Nest service, ``nest/server.mjs``, on loopback.
+
+    ``options`` are Nest's TCP options in Nest's spelling; where ``tlsOptions`` has a
+    key, a cert or a ca, it is a file's path.
+    """
+
+    def __init__(self, package: Path = NEST, **options: Any) -> None:
+        self.port = options.setdefault("port", free_port())
+        options.setdefault("host", "127.0.0.1")
+        self.process = _start(package, "server.mjs", json.dumps(options))
+
+    def close(self) -> None:
+        """End it."""
+        self.process.close()
+
+
+class NestClient:
+    """A process of Nest clients, ``nest/client.mjs``.
+
+    ``client`` in each method is a port, or a mapping of Nest's TCP options, besides
+    ``metadata`` (sent with every packet) and ``name`` (calls with different names go
+    over different connections). Other keywords: ``take`` (unsubscribe after so many
+    values) and ``timeout`` in milliseconds.
+    """
+
+    def __init__(self, package: Path = NEST) -> None:
+        self.process = _start(package, "client.mjs")
+
+    def call(self, op: str, client: Any, **command: Any) -> Answer:
+        """Do one thing: send, emit, connect, close or statuses."""
+        line = self.process.ask(_command(op, client, command)).result(PATIENCE)
+        return _answer(line)
+
+    async def acall(self, op: str, client: Any, **command: Any) -> Answer:
+        """Do one thing, while this loop goes on; see :meth:`call`."""
+        return _answer(await self._aask(op, client, command))
+
+    async def send(self, client: Any, pattern: Any, data: Any, **limits: Any) -> Answer:
+        """Send a request, and collect everything that comes back."""
+        return await self.acall("send", client, pattern=pattern, data=data, **limits)
+
+    async def emit(self, client: Any, pattern: Any, data: Any) -> Answer:
+        """Emit an event."""
+        return await self.acall("emit", client, pattern=pattern, data=data)
+
+    async def send_many(
+        self, client: Any, pattern: Any, items: list[Any]
+    ) -> list[Answer]:
+        """Send a request for each item, all in flight at once."""
+        line = await self._aask("many", client, {"pattern": pattern, "items": items})
+        return [_answer(each) for each in line["answers"]]
+
+    def close(self) -> None:
+        """End it."""
+        self.process.close()
+
+    async def _aask(self, op: str, client: Any, command: Mapping[str, Any]) -> Line:
+        asked = self.process.ask(_command(op, client, command))
+        return await asyncio.wait_for(asyncio.wrap_future(asked), PATIENCE)
+
+
+def _start(package: Path, name: str, argument: str = "") -> LineChild:
+    home = install(package)
+    return LineChild(script(HERE / "nest" / name, argument), cwd=home)
+
+
+def _command(op: str, client: Any, command: Mapping[str, Any]) -> Line:
+    options = {"port": client} if isinstance(client, int) else client
+    return {"op": op, "client": {"host": "127.0.0.1", **options}, **command}
+
+
+def _answer(line: Line) -> Answer:
+    return Answer(**{name: value for name, value in line.items() if name != "id"})
