@@ -12,6 +12,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "django_microservices",
+    "tests.handlers_app",
 ]
 
 # A file, since threads cannot share SQLite's memory without also sharing its table

@@ -24,6 +24,8 @@ ROOMS = (
     ("transports", "dispatch"),
     ("endpoints",),
     ("runtime",),
+    ("schema",),
+    ("options",),
     ("conf",),
     ("checks",),
     ("log",),

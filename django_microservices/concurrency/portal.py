@@ -7,7 +7,6 @@ Celery tasks, threads and greenlets share it.
 import asyncio
 import atexit
 import contextlib
-import inspect
 import logging
 import os
 import sys
@@ -181,14 +180,15 @@ class _Life:
 class Portal:
     """A loop on a daemon thread, started at first use and anew after a fork.
 
-    Every method is for any thread; a client's links may live on :attr:`loop`.
+    Every method may be called from any thread.
     """
 
     def __init__(self) -> None:
         self._life: _Life | None = None
         self._lock = threading.Lock()
         self._exiting = False
-        self._on_drop: set[weakref.ref[Callable[[], object]]] = set()
+        # No WeakMethod: one that is collected with its object complains at exit.
+        self._on_drop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -197,7 +197,7 @@ class Portal:
 
     def is_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether ``loop`` is the one that runs now; starts none."""
-        return self._life is not None and self._life.loop is loop
+        return (life := self._life) is not None and life.loop is loop
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Have the loop call ``callback``, in a context of the loop's own."""
@@ -238,11 +238,11 @@ class Portal:
     def on_drop(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called when a fork or a stop took the loop away.
 
-        It is held weakly, as a signal's receiver is: give a method of an object that
-        lives, or a function of a module. It must not wait and need not close anything.
+        A method, one for each object, which is held weakly. It must not wait.
         """
-        kind: Any = weakref.WeakMethod if inspect.ismethod(callback) else weakref.ref
-        self._on_drop.add(kind(callback, self._on_drop.discard))
+        method: Any = callback
+        with self._lock:
+            self._on_drop[method.__self__] = method.__func__
 
     def stop(self, grace: float = STOP_TIMEOUT) -> None:
         """Cancel what runs, give it ``grace`` seconds to end, and close the loop."""
@@ -285,16 +285,16 @@ class Portal:
             self._tell_dropped()
 
     def _tell_dropped(self) -> None:
-        callbacks = [reference() for reference in list(self._on_drop)]
-        for callback in filter(None, callbacks):
+        with self._lock:
+            callbacks = list(self._on_drop.items())
+        for client, callback in callbacks:
             try:
-                callback()
+                callback(client)
             except Exception:
-                logger.exception("A callback of on_drop() failed: %r", callback)
+                logger.exception("%r could not forget the portal's loop", client)
 
 
 portal = Portal()
-
 atexit.register(portal.exit)
 if sys.platform != "win32":  # pragma: no branch
     os.register_at_fork(after_in_child=portal.drop)

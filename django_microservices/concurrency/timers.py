@@ -21,15 +21,15 @@ class Timers:
         self, loop: asyncio.AbstractEventLoop, resolution: float = 0.01
     ) -> None:
         self._loop = loop
+        self.time = loop.time
         self._rate = 1 / resolution
         self._buckets: dict[int, Bucket] = {}
 
     def add(self, item: Expiring, seconds: float) -> Bucket:
         """Expire ``item`` in ``seconds``; pop it from the bucket to cancel."""
-        key = int((self._loop.time() + seconds) * self._rate) + 1
-        try:
-            bucket = self._buckets[key]
-        except KeyError:
+        key = int((self.time() + seconds) * self._rate) + 1
+        bucket = self._buckets.get(key)
+        if bucket is None:
             bucket = self._buckets[key] = {}
             self._loop.call_at(key / self._rate, self._expire, key)
         bucket[item] = None

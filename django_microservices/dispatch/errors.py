@@ -5,7 +5,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 
-from ..exceptions import RpcException
+from ..exceptions import MessageTimeout, RpcException
 from .payloads import PayloadError
 
 INTERNAL = "Internal server error"
@@ -30,6 +30,8 @@ def error_value(exception: BaseException) -> Any:
         return status_error(error) if isinstance(error, str) else error
     if isinstance(exception, PayloadError):
         return exception.as_error()
+    if isinstance(exception, MessageTimeout):
+        return status_error(TIMED_OUT)
     if isinstance(exception, ValidationError):
         return _validation_error(exception)
     if isinstance(exception, PermissionDenied):

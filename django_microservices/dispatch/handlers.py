@@ -59,7 +59,8 @@ class Handler:
             pipes=self.pipes,
         )
         self.function = self._bind(function)
-        self.encode = encoder_for(self._answer(mark))
+        self.answer: Any = self._answer(mark)
+        self.encode = encoder_for(self.answer)
 
     def _read_options(self, mark: Mark) -> None:
         options = mark.options

@@ -67,7 +67,7 @@ def _innermost(handler: Handler, pool: Pool) -> Chain:
 
 def _async_call(handler: Handler, pool: Pool) -> AsyncCall:
     bind, function, streams = handler.plan.bind, handler.function, handler.streams
-    if handler.pipes:
+    if handler.pipes or handler.plan.may_block:
 
         async def values(context: MessageContext[Any]) -> Any:
             return await pool.call(bind, context.message.data, context)

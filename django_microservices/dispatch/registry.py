@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
 
 from ..wire.messages import Subscription
@@ -22,6 +22,17 @@ def handler_modules(app: AppConfig) -> Iterator[ModuleType]:
     """Import an app's ``handlers.py``, or its package with all submodules."""
     if app.module is not None and module_has_submodule(app.module, HANDLERS):
         yield from modules_of(f"{app.name}.{HANDLERS}")
+
+
+def modules_named(name: str) -> Iterator[ModuleType]:
+    """Import the handlers of an installed app, or a module with its submodules.
+
+    Raises ``ModuleNotFoundError`` for what is neither.
+    """
+    for app in apps.get_app_configs():
+        if app.name == name:
+            return handler_modules(app)
+    return modules_of(name)
 
 
 def modules_of(path: str) -> Iterator[ModuleType]:

@@ -54,20 +54,23 @@ class Call(Message, eq=False):
 
     def receive(self, reply: Reply) -> None:
         """Take one packet of the answer: of several items the last one counts."""
-        if reply.error is not None:
+        data = reply.data
+        if data is not None and reply.last:
+            self.succeed(data)
+        elif reply.error is not None:
             self.fail(remote_error(self, reply))
         elif not reply.last:
-            self.last = reply.data
+            self.last = data
         else:
-            data = reply.data
-            self.succeed(self.last if data is None else data)
+            self.succeed(self.last)
 
     def succeed(self, value: Any) -> None:
         """End with a value."""
         if not self.done:
             self.close(answered=True)
-            if not _is_done(self.waiter):
-                self.waiter.set_result(value)
+            waiter = self.waiter
+            if not _is_done(waiter):
+                waiter.set_result(value)
 
     def fail(self, error: BaseException, *, answered: bool = True) -> None:
         """End with an error."""
@@ -103,7 +106,7 @@ class Call(Message, eq=False):
 
 
 def _is_done(waiter: Any) -> bool:
-    """A cancelled future takes no result."""
+    """A cancelled future takes no result; a thread's waiter ignores a late one."""
     return isinstance(waiter, asyncio.Future) and waiter.done()
 
 

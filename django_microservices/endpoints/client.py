@@ -24,7 +24,7 @@ from ..wire.codecs import decode, encode
 from ..wire.context import REQUEST_ID_HEADER, current_request_id
 from ..wire.contracts import Event, Request
 from ..wire.messages import UNSET, new_id
-from ..wire.patterns import Pattern, is_reserved
+from ..wire.patterns import Pattern
 from ..wire.status import StatusStream
 from .calls import Call, StreamCall
 from .layers import Layers
@@ -137,8 +137,9 @@ class Client:
         """Send a request and return its answer; of a stream, the last item."""
         refuse_inside_loop("send", "asend")
         config = self._config or self._configure()
-        call = self._call(config, pattern, data, returns, timeout, headers, options)
-        call.id = new_id()
+        call = self._call(
+            config, pattern, data, returns, timeout, headers, options, new_id()
+        )
         layers = self._layers
         return self._send(call) if layers is None else layers.send(call)
 
@@ -185,10 +186,24 @@ class Client:
     ) -> Any:
         """Send a request and return its answer; of a stream, the last item."""
         config = self._config or await self._aconfigure()
-        call = self._call(config, pattern, data, returns, timeout, headers, options)
-        call.id = new_id()
-        layers = self._layers
-        return await (self._asend(call) if layers is None else layers.asend(call))
+        call = self._call(
+            config, pattern, data, returns, timeout, headers, options, new_id()
+        )
+        if self._layers is not None:
+            return await self._layers.asend(call)
+        connection = self._latest
+        if connection is None or connection.loop is not asyncio.get_running_loop():
+            return await self._asend(call)
+        # The hot path: what _asend() does, without its frames.
+        call.data = encode(data)
+        waiter = call.waiter = connection.loop.create_future()
+        connection.begin(call)
+        try:
+            answer = await waiter
+        finally:
+            if not call.done:
+                call.close(answered=False)
+        return value_of(answer, call.returns)
 
     @overload
     def stream(
@@ -460,6 +475,7 @@ class Client:
         timeout: Any,
         headers: Mapping[str, str] | None,
         options: Any,
+        id_: Any = UNSET,
         kind: type[Call] = Call,
     ) -> Any:
         if isinstance(pattern, Request):
@@ -469,25 +485,23 @@ class Client:
             pattern = pattern.pattern
         else:
             pattern = Pattern.of(pattern)
-        call = kind(pattern, data)
-        call.timeout = config.timeout if timeout is DEFAULT else timeout
-        call.client = self.name
-        call.returns = returns
-        call.options = options
-        request_id = current_request_id()
-        if request_id is not None:
-            call.headers = {REQUEST_ID_HEADER: request_id}
-        if headers:
-            call.headers = {**(call.headers or {}), **headers}
-        if is_reserved(pattern.route):
+        if pattern.is_reserved:
             message = f"{pattern.route!r}: patterns that begin with 'dm-' are reserved."
             raise ValueError(message)
-        return call
+        request_id = current_request_id()
+        if request_id is not None:
+            headers = {REQUEST_ID_HEADER: request_id, **(headers or {})}
+        elif headers is not None:
+            headers = dict(headers)
+        if timeout is DEFAULT:
+            timeout = config.timeout
+        return kind(
+            pattern, data, id_, headers, timeout, None, None, options, kind is StreamCall,
+            self.name, returns,
+        )  # fmt: skip
 
     def _stream_call(self, *parts: Any) -> StreamCall:
-        call: StreamCall = self._call(*parts, kind=StreamCall)
-        call.id = new_id()
-        call.stream = True
+        call: StreamCall = self._call(*parts, new_id(), StreamCall)
         return call
 
     def run(self, call: Call) -> Any:
@@ -504,12 +518,7 @@ class Client:
 
     async def _asend(self, call: Call) -> Any:
         call.data = encode(call.data)
-        connection = self._latest
-        if connection is None or connection.loop is not asyncio.get_running_loop():
-            data = await self._anywhere(ask, call)
-        else:
-            data = await ask(connection, call)
-        return value_of(data, call.returns)
+        return value_of(await self._anywhere(ask, call), call.returns)
 
     async def _aemit(self, call: Call) -> None:
         call.data = encode(call.data)
@@ -628,6 +637,8 @@ async def ask(connection: Connection, call: Call) -> Any:
     finally:
         if not call.done:
             call.close(answered=False)
+        call.waiter = None
+        del waiter  # it holds the error whose traceback holds this frame
 
 
 async def _here(verb: Callable[..., Awaitable[Any]], *args: Any) -> Any:

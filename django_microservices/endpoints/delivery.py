@@ -11,7 +11,7 @@ import msgspec
 
 from ..dispatch.errors import TIMED_OUT, error_value, is_expected, status_error
 from ..dispatch.handlers import Handler
-from ..exceptions import MicroserviceError
+from ..exceptions import MessageTimeout, MicroserviceError
 from ..signals import message_failed, message_handled, message_received
 from ..wire.codecs import encode
 from ..wire.context import MessageContext, current
@@ -70,16 +70,31 @@ class Delivery(msgspec.Struct, eq=False):
             self.started = server.loop.time()
             if message_received.receivers:
                 message_received.send(Server_, context=self.context)
-        timeout = _least(route.timeout, self.message.timeout)
-        if timeout is not None and not route.streams:
-            self.context.deadline = server.loop.time() + timeout
-            self.bucket = server.timers.add(self, timeout)
+        timeout = self.message.timeout
+        if timeout is not None or route.timeout is not None:
+            self._limit(timeout, route.timeout)
         if route.streams:
             self.task = start_task(server.loop, self._stream())
         elif route.is_async:
             self.task = start_task(server.loop, self._run_on_loop())
         else:
             server.threads.submit(self)
+
+    def _limit(self, timeout: float | None, own: float | None) -> None:
+        """Bound the time: the caller's patience, or the handler's own ``timeout=``.
+
+        A thread cannot be stopped, so the caller's deadline only keeps a sync handler
+        from starting too late; a stream's timeouts are for each item.
+        """
+        route, timers = self.route, self.server.timers
+        if timeout is not None and not route.streams:
+            self.context.deadline = timers.time() + timeout
+        if own is not None and (timeout is None or own < timeout):
+            timeout = own
+        elif not route.is_async:
+            return
+        if timeout is not None and not route.streams:
+            self.bucket = timers.add(self, timeout)
 
     def when_done(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback(delivery)`` once it is done, at once if it is."""
@@ -113,16 +128,25 @@ class Delivery(msgspec.Struct, eq=False):
 
     def run(self) -> None:
         """Run the handler; on a thread of the pool, which isolates its context."""
-        if self.outcome is not None:
+        context, route = self.context, self.route
+        if self.outcome is not None or self._is_too_late():
             return
-        current.set(self.context)
-        route = self.route
+        current.set(context)
         try:
-            value = route.call(self.context)
+            value = route.call(context)
             if self.respond is not None:
-                self.reply = Reply(self.message.id, self._data(value))
+                data = None if value is UNSET else route.encode(value)
+                self.reply = Reply(self.message.id, data)
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             self._fail(error)
+
+    def _is_too_late(self) -> bool:
+        """Whether the caller gave up while the message waited for a thread."""
+        deadline = self.context.deadline
+        if deadline is None or self.server.timers.time() < deadline:
+            return False
+        self._fail(MessageTimeout(TIMED_OUT))
+        return True
 
     def finish(self) -> None:
         """Take note of the thread's result; on the loop."""
@@ -131,11 +155,13 @@ class Delivery(msgspec.Struct, eq=False):
     # --- an async handler, and streams ---
 
     async def _run_on_loop(self) -> None:
-        current.set(self.context)
+        context, route = self.context, self.route
+        current.set(context)
         try:
-            value = await self.route.call(self.context)
+            value = await route.call(context)
             if self.respond is not None:
-                self.reply = Reply(self.message.id, self._data(value))
+                data = None if value is UNSET else route.encode(value)
+                self.reply = Reply(self.message.id, data)
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             self._fail(error)
         except BaseException:
@@ -168,6 +194,7 @@ class Delivery(msgspec.Struct, eq=False):
 
     async def _send_items(self, items: Any) -> None:
         id_, respond, timeout = self.message.id, self.respond, self.route.timeout
+        encode_item = self.route.encode
         while True:
             async with asyncio.timeout(timeout):
                 try:
@@ -176,20 +203,16 @@ class Delivery(msgspec.Struct, eq=False):
                     return
             if respond is None or self.outcome is not None:
                 continue
-            waiting = respond(Reply(id_, self._data(item), None, last=False))
+            data = None if item is UNSET else encode_item(item)
+            waiting = respond(Reply(id_, data, None, last=False))
             if waiting is not None:
                 await waiting
 
     # --- the end ---
 
-    def _data(self, value: Any) -> bytes | None:
-        return None if value is UNSET else self.route.encode(value)
-
     def _fail(self, error: BaseException) -> None:
         """Decide what the caller may know of an error, and log the rest here."""
         self.error = error
-        if isinstance(error, TimeoutError) and self.outcome is not None:
-            return
         if not is_expected(error):
             name = self.route.handler.name
             logger.error("%s failed for %s.", name, self.shown, exc_info=error)
@@ -205,21 +228,23 @@ class Delivery(msgspec.Struct, eq=False):
         server.in_flight.discard(self)
         if self.bucket is not None:
             self.bucket.pop(self, None)
-        if self.reply is not None and self.respond is not None:
-            self._answer(self.reply, self.respond)
+        reply, respond = self.reply, self.respond
+        if reply is not None and respond is not None:
+            try:
+                waiting = respond(reply)
+            except MicroserviceError as error:
+                waiting = self._answer_with(error, respond)
+            if waiting is not None and hasattr(waiting, "close"):
+                waiting.close()  # this was the last: nothing is left to hold back
         if server.observed:
             self._observe()
         if self.callback is not None:
             self.callback(self)
 
-    def _answer(self, reply: Reply, respond: "Respond") -> None:
-        try:
-            waiting = respond(reply)
-        except MicroserviceError as error:
-            logger.error("No answer to %s: %s", self.shown, error)  # noqa: TRY400
-            waiting = respond(Reply(reply.id, None, _INTERNAL))
-        if waiting is not None and hasattr(waiting, "close"):
-            waiting.close()  # this was the last: nothing is left to hold back
+    def _answer_with(self, error: MicroserviceError, respond: "Respond") -> Any:
+        """Answer the fixed error where the answer itself cannot be sent."""
+        logger.error("No answer to %s: %s", self.shown, error)
+        return respond(Reply(self.message.id, None, _INTERNAL))
 
     def _observe(self) -> None:
         seconds = self.server.loop.time() - self.started
@@ -242,10 +267,6 @@ class Delivery(msgspec.Struct, eq=False):
 
 Server_: Any = Delivery
 """The sender of the message signals."""
-
-
-def _least(*times: float | None) -> float | None:
-    return min((time for time in times if time is not None), default=None)
 
 
 def _error_text(error: BaseException) -> bytes:
@@ -325,12 +346,12 @@ class Unhandled:
 
     outcome: str | None = DEAD
 
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
     def when_done(self, callback: Callable[[Any], None]) -> None:
         """It is done already."""
         callback(self)
 
     def cancel(self) -> None:
         """Nothing runs."""
-
-
-UNHANDLED = Unhandled()

@@ -17,7 +17,7 @@ from ..wire.messages import UNSET, Message, Reply
 from ..wire.status import Status, StatusStream
 from ..wire.text import shown
 from .backoff import SERVER_CAP, Backoff
-from .delivery import UNHANDLED, Delivery, Fanout, Route
+from .delivery import Delivery, Fanout, Route, Unhandled
 from .listeners import Listeners
 
 if TYPE_CHECKING:
@@ -228,11 +228,12 @@ class Server:
 
     async def stop(self) -> None:
         """Cancel what is left and leave the transport's block."""
+        if self._task is None:
+            return
         for delivery in tuple(self.in_flight):
             delivery.cancel()
         self._stopping.set()
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        await asyncio.wait((self._task,))
         self.listeners.call("disconnect")
 
     # --- messages ---
@@ -247,7 +248,9 @@ class Server:
         except KeyError:
             routes = self._remember(self._requests, route, self.registry.request)
         if len(routes) == 1:
-            delivery = self._delivery(routes[0], message, respond)
+            chosen = routes[0]
+            context: MessageContext[Any] = MessageContext(message, chosen.handler, self.name)
+            delivery = Delivery(self, chosen, message, context, respond)
             delivery.start()
             return delivery
         if routes:
@@ -301,4 +304,4 @@ class Server:
         logger.warning("Server %r has no handler for %s %s.", self.name, kind, pattern)
         if respond is not None:
             respond(Reply(message.id, missing=True))
-        return UNHANDLED
+        return Unhandled(message)

@@ -23,6 +23,7 @@ MAX_DEPTH = 64
 NO_HANDLER = "There is no matching message handler defined in the remote service."
 
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b'[]{}"')
+_AS_LISTS = bytes.maketrans(b"{}", b"[]")
 _ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
 
@@ -33,17 +34,19 @@ def is_too_deep(text: bytes) -> bool:
     The count of brackets decides in the common case. Otherwise strings are taken out
     and one level of brackets after the other, each in one pass at C speed.
     """
+    if len(text) <= 2 * MAX_DEPTH:
+        return False  # too short for so many pairs
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
     if b"\\" in text:
         text = _ESCAPES.sub(b"", text)
-    text = text.translate(None, _NOT_BRACKETS).replace(b'""', b"")
+    text = text.translate(_AS_LISTS, _NOT_BRACKETS).replace(b'""', b"")
     if b'"' in text:
         text = _STRINGS.sub(b"", text)
     for _ in range(MAX_DEPTH):
         if not text:
             return False
-        text = text.replace(b"[]", b"").replace(b"{}", b"")
+        text = text.replace(b"[]", b"")
     return bool(text)
 
 
@@ -130,11 +133,12 @@ _decode = msgspec.json.Decoder().decode
 def encode(value: Any) -> bytes:
     """Encode what may be sent or returned; raise :class:`EncodingError` otherwise."""
     try:
-        text = _encode(value)
+        try:
+            text = _encode(value)
+        except UnicodeEncodeError:
+            return dump(plain(value))
         if len(text) >= _SHORTEST_UNLIKE_DJANGO and _is_unlike_django(text):
             text = dump(plain(value))
-    except UnicodeEncodeError:
-        return dump(plain(value))
     except EncodingError:
         raise
     except RecursionError:
@@ -151,17 +155,18 @@ def _is_unlike_django(text: bytes) -> bool:
     return False
 
 
-def decode(text: bytes) -> Any:
+def decode(text: bytes | msgspec.Raw) -> Any:
     """Decode a JSON payload to plain Python.
 
     What msgspec refuses but ``json`` reads (a half surrogate that JavaScript wrote, an
     integer over 64 bits) is read by ``json``; NaN, infinities and numbers out of the
-    range of a double are refused. Raises :class:`InvalidMessage`.
+    range of a double are refused. Raises :class:`InvalidMessage`, whose text may
+    travel: it tells nothing of what reads here.
     """
     try:
         return _decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _decode_leniently(text)
+        return _decode_leniently(bytes(text))
 
 
 def _refuse(token: str) -> NoReturn:
@@ -172,9 +177,18 @@ def _refuse(token: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        message = "A number is out of range."
-        raise ValueError(message)
+        raise ValueError(_OUT_OF_RANGE)
     return number
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # longer than sys.get_int_max_str_digits()
+        raise ValueError(_OUT_OF_RANGE) from None
+
+
+_OUT_OF_RANGE = "A number is out of range."
 
 
 def _decode_leniently(text: bytes) -> Any:
@@ -182,10 +196,19 @@ def _decode_leniently(text: bytes) -> Any:
         message = f"Nested deeper than {MAX_DEPTH} levels."
         raise InvalidMessage(message)
     try:
-        return json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(
+            text.decode(),
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except UnicodeDecodeError:
+        message = "Not readable as JSON: it is not UTF-8."
+    except json.JSONDecodeError as error:
+        message = f"Not readable as JSON at character {error.pos}."
     except ValueError as error:
         message = f"Not readable as JSON: {error}"
-        raise InvalidMessage(message) from None
+    raise InvalidMessage(message)
 
 
 # --- packets ----------------------------------------------------------------------
@@ -257,7 +280,15 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-_NO_ERRORS = frozenset((b"null", b'""', b"0", b"-0", b"0.0", b"false", b""))
+_NO_ERRORS = frozenset((b"null", b'""', b"false", b""))
+
+
+def _is_error(text: bytes) -> bool:
+    """JavaScript's truth of an encoded value: zero, however written, is false."""
+    return text not in _NO_ERRORS and not _ZERO.fullmatch(text)
+
+
+_ZERO = re.compile(rb"-?0(?:\.0+)?(?:[eE][+-]?\d+)?")
 
 
 def read_reply(text: bytes) -> Reply | None:
@@ -288,8 +319,11 @@ def reply_of_packet(value: Mapping[str, Any]) -> Reply:
 
 
 def _reply_of(packet: ReplyEnvelope) -> Reply:
+    if packet.err is _ABSENT and packet.isDisposed is True:  # the common case
+        data = packet.response
+        return Reply(packet.id, None if data is _ABSENT else data)
     data, error = packet.response, packet.err
-    if error is not _ABSENT and (text := bytes(error)) not in _NO_ERRORS:
+    if error is not _ABSENT and _is_error(text := bytes(error)):
         missing = packet.status == "error" and text == _NO_HANDLER_JSON
         return Reply(packet.id, None, text, True, missing)
     last = packet.isDisposed
@@ -311,26 +345,35 @@ _NO_HANDLER_JSON = _encode(NO_HANDLER)
 
 def write_reply(reply: Reply) -> bytes:
     """Encode a reply; its keys are a closed set for Nest 12 (A.1)."""
-    id_ = _encode(reply.id)
+    try:
+        id_ = _encode(reply.id)
+    except UnicodeEncodeError:  # half a surrogate pair, which the caller gets back
+        id_ = dump(reply.id)
+    data = reply.data
+    if data is not None:
+        if reply.last:
+            return b'{"response":%b,"isDisposed":true,"id":%b}' % (data, id_)
+        return b'{"response":%b,"id":%b}' % (data, id_)
     if reply.missing:
-        return b"".join(
-            (b'{"id":', id_, b',"status":"error","err":', _NO_HANDLER_JSON, b"}")
-        )
+        return b'{"id":%b,"status":"error","err":%b}' % (id_, _NO_HANDLER_JSON)
     if reply.error is not None:
-        return b"".join((b'{"err":', reply.error, b',"isDisposed":true,"id":', id_, b"}"))
-    if reply.data is None:
-        # JavaScript's undefined has no member at all.
-        end = b'{"isDisposed":true,"id":' if reply.last else b'{"id":'
-        return b"".join((end, id_, b"}"))
-    end = b',"isDisposed":true,"id":' if reply.last else b',"id":'
-    return b"".join((b'{"response":', reply.data, end, id_, b"}"))
+        return b'{"err":%b,"isDisposed":true,"id":%b}' % (reply.error, id_)
+    # JavaScript's undefined has no member at all.
+    return (b'{"isDisposed":true,"id":%b}' if reply.last else b'{"id":%b}') % id_
 
 
 def write_message(
     pattern: bytes, data: bytes | None, id_: Any, metadata: bytes | None
 ) -> bytes:
     """Encode a request (with an id) or an event (without) from encoded parts."""
-    parts: list[bytes] = [b'{"pattern":', pattern]
+    if data is not None and id_ is not UNSET and metadata is not None:
+        return b'{"pattern":%b,"data":%b,"id":%b,"metadata":%b}' % (
+            pattern,
+            data,
+            _encode(id_),
+            metadata,
+        )
+    parts = [b'{"pattern":', pattern]
     if data is not None:
         parts += (b',"data":', data)
     if id_ is not UNSET:
@@ -347,7 +390,10 @@ def find_id(text: bytes) -> Any:
     Nest and we write the id behind the payload.
     """
     match = _ID_AT_END.search(text[-4096:])
-    return _decode(match[1]) if match else UNSET
+    try:
+        return decode(match[1]) if match else UNSET
+    except InvalidMessage:
+        return UNSET
 
 
 _ID_AT_END = re.compile(

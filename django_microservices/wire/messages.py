@@ -39,7 +39,7 @@ class Message(msgspec.Struct, eq=False):
     stream: bool = False
 
 
-class Reply(msgspec.Struct, eq=False):
+class Reply(msgspec.Struct, eq=False, gc=False):
     """One packet of an answer.
 
     ``data`` and ``error`` are encoded JSON (``None``: absent, JavaScript's undefined);

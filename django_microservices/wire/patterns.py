@@ -39,13 +39,15 @@ class Pattern(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     ``json`` is the pattern as it was given, in compact JSON (empty where a message has
     none); ``route`` is Nest's canonical text, by which handlers are found and channels
-    are named; ``route_json`` is that text as a JSON string. Two patterns with the same
+    are named; ``route_json`` is that text as a JSON string; ``is_reserved`` says that
+    it belongs to our own extension of the wire. Two patterns with the same
     route are equal.
     """
 
     json: bytes
     route: str
     route_json: bytes
+    is_reserved: bool = False
 
     @classmethod
     def of(cls, value: Any) -> "Pattern":
@@ -153,12 +155,12 @@ _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 def _make(value: Any) -> Pattern:
     name = route(value)
-    return Pattern(_dump(value), name, _dump(name))
+    return Pattern(_dump(value), name, _dump(name), is_reserved(name))
 
 
 def _of_text(value: str) -> Pattern:
     text = _dump(value)
-    return Pattern(text, value, text)
+    return Pattern(text, value, text, is_reserved(value))
 
 
 def _of_container(value: Any) -> Pattern:
@@ -208,7 +210,8 @@ def _look_up(text: str) -> Pattern:
         name = route(_parse(text)) if text[:1] in _STARTS_JSON else text
     except ValueError:
         name = text
-    return Pattern(given, name, given if name is text else _dump(name))
+    route_json = given if name is text else _dump(name)
+    return Pattern(given, name, route_json, is_reserved(name))
 
 
 _STARTS_JSON = frozenset('{["-0123456789tfn \t\r\n')

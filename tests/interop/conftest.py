@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import trustme
@@ -12,6 +12,8 @@ from tests.brokers.fixtures import give_up
 from tests.brokers.process import ServerUnavailableError
 
 from .harness import NEST, NEST_11, NestClient, NestServer
+
+Peer = TypeVar("Peer", NestServer, NestClient)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +69,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return paths
 
 
-def _started(stack: ExitStack, kind: Any, package: Path, **options: Any) -> Any:
+def _started(stack: ExitStack, kind: type[Peer], package: Path, **options: Any) -> Peer:
     try:
         peer = kind(package, **options)
     except ServerUnavailableError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+WORDS = 2000
 
 
 class ChildFailedError(Exception):
@@ -27,6 +28,7 @@ class Child:
     """
 
     patience = 10.0  # seconds for an orderly end
+    answers = False  # on stdout; else what it prints is kept with its errors
 
     def __init__(
         self,
@@ -35,11 +37,12 @@ class Child:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._words = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if self.answers else self._log,
             stderr=self._log,
             cwd=cwd,
             env={**os.environ, **(environment or {})},
@@ -53,8 +56,7 @@ class Child:
 
     def close(self) -> None:
         """Let it end by closing its stdin, by force where that takes too long."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
+        for pipe in filter(None, (self.process.stdin, self.process.stdout)):
             with contextlib.suppress(OSError):
                 pipe.close()
         try:
@@ -62,13 +64,15 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+        self._words = self.last_words()
         self._log.close()
 
     def last_words(self) -> str:
-        """Return the end of what it wrote to stderr."""
+        """Return the end of what it printed that was no answer."""
         if self._log.closed:
-            return ""
-        return os.pread(self._log.fileno(), 100_000, 0).decode(errors="replace")[-2000:]
+            return self._words
+        start = max(0, os.fstat(self._log.fileno()).st_size - WORDS)
+        return os.pread(self._log.fileno(), WORDS, start).decode(errors="replace")
 
 
 class LineChild(Child):
@@ -76,6 +80,8 @@ class LineChild(Child):
 
     Its first line, ``{"id": 0}``, says that it is ready.
     """
+
+    answers = True
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         super().__init__(command, **options)

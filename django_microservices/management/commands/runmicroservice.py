@@ -8,21 +8,28 @@ from typing import Any
 import django
 from django.apps import apps
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 from django.utils import autoreload
 
 from ... import __version__
 from ...conf import create_microservice, service_name, setting
 from ...endpoints.server import Server
-from ...runtime.loop import run
+from ...log import show_on_console
+from ...runtime.loop import FAILED, end_process, run
 from ...runtime.microservice import Microservice
 
 
 class Command(BaseCommand):
-    """Answers messages and events until SIGTERM or Ctrl-C, then drains."""
+    """Answers messages and events until SIGTERM or Ctrl-C, then drains.
+
+    Exits with 0 when everything accepted was finished, 1 when something was not or a
+    server gave up, 3 when one could not start, 130 after a second signal.
+    """
 
     help = "Runs the servers of MICROSERVICES, all or those named."
-    requires_system_checks: list[str] = []  # reported like runserver, below
+    requires_system_checks = ()  # reported like runserver, below
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
@@ -35,39 +42,66 @@ class Command(BaseCommand):
         parser.add_argument(
             "--drain-timeout", type=float, help="seconds to finish what was accepted"
         )
+        parser.add_argument(
+            "--skip-checks", action="store_true", help="skip the system checks"
+        )
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *_: Any, **options: Any) -> None:
         """Run, with the reloader when DEBUG."""
+        show_on_console()
+        prepared(options)  # a wrong name is refused before there is a reloader
         if settings.DEBUG and not options["noreload"]:
-            autoreload.run_with_reloader(self.serve, **options)
-        else:
-            self.serve(**options)
-
-    def serve(self, **options: Any) -> None:
-        """Check, run, and exit with the code that says how it went."""
-        autoreload.raise_last_exception()
-        self.stdout.write("Performing system checks...\n")
-        self.check(display_num_errors=True)
-        self.check_migrations()
-        microservice = create_microservice(options["servers"])
-        if options["drain_timeout"] is not None:
-            microservice.drain_timeout = options["drain_timeout"]
-        code = run(microservice, self.report)
-        if code:
+            autoreload.run_with_reloader(self.serve_until_reload, **options)
+        elif code := self.serve(**options):
             sys.exit(code)
+
+    def serve_until_reload(self, **options: Any) -> None:
+        """Serve on the reloader's thread, where an exit would end nothing else."""
+        try:
+            code = self.serve(**options)
+        except CommandError as error:
+            self.stderr.write(str(error))
+            return  # the next change of a file may mend it
+        if code:
+            end_process(FAILED)  # to the reloader the code 3 would mean: once more
+
+    def serve(self, **options: Any) -> int:
+        """Check, run, and return the code that says how it went."""
+        autoreload.raise_last_exception()
+        if not options["skip_checks"]:
+            self.stdout.write("Performing system checks...\n\n")
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        connections.close_all()
+        try:
+            return run(prepared(options), self.report)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
 
     def report(self, microservice: Microservice) -> None:
         """Write what runs; the last line says that it is ready."""
-        write = self.stdout.write
-        write(
+        self.stdout.write(
             f"Django {django.get_version()}, django_microservices {__version__}, "
             f"settings {settings.SETTINGS_MODULE!r}, service {service_name()!r}, "
             f"{setting('SYNC_THREADS')} sync threads"
         )
         for server in microservice.servers:
-            write(f"  {server.name:<12} {server.address:<28} {patterns_of(server)}")
-        write(self.style.SUCCESS("Ready. Quit with CONTROL-C."))
+            self.stdout.write(
+                f"  {server.name:<12} {server.address:<28} {patterns_of(server)}"
+            )
+        self.stdout.write(self.style.SUCCESS("Ready. Quit with CONTROL-C."))
         self.stdout.flush()
+
+
+def prepared(options: dict[str, Any]) -> Microservice:
+    """Make the Microservice that the command line asks for."""
+    try:
+        microservice = create_microservice(options["servers"])
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
+    if options["drain_timeout"] is not None:
+        microservice.drain_timeout = options["drain_timeout"]
+    return microservice
 
 
 def patterns_of(server: Server) -> str:

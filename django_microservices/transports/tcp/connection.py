@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Output is handed over before the tick ends once it is this large, so that the peer
-# works on the first part while we make the rest.
-EAGER_BYTES = 3072
-HIGH_WATER = 2048
+# Output is handed over before the tick ends once it has this many texts, so that the
+# peer works on the first part while we make the rest. uvloop sends at once what is over
+# its high water, and otherwise when the tick ends.
+EAGER = 32
+EAGER_BYTES = 32 * 1024
+HIGH_WATER = 256
 LINGER = 1.0
 
 
@@ -30,6 +32,7 @@ class Connection(asyncio.Protocol):
         "heard",
         "lost",
         "loop",
+        "max_size",
         "options",
         "paused",
         "peer_ended",
@@ -43,6 +46,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.options = options
         self.loop = loop
+        self.max_size = options.max_frame_size
         self.socket = options.new_socket()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.heard = 0.0
@@ -137,12 +141,13 @@ class Connection(asyncio.Protocol):
         """Send one text, together with what else this tick writes."""
         if self.lost:
             return
-        if not self._out:
+        out = self._out
+        if not out:
             self.loop.call_soon(self.flush)
         data = self.socket.write(text)
-        self._out.append(data)
+        out.append(data)
         self._out_size += len(data)
-        if self._out_size >= EAGER_BYTES:
+        if len(out) >= EAGER or self._out_size >= EAGER_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -183,15 +188,12 @@ class Connection(asyncio.Protocol):
         if self.lost:
             raise ConnectionLost(self.reason or "the connection ended")
 
-    def check_size(self, text: bytes) -> None:
-        """Refuse a text that the peer would refuse."""
-        limit = self.options.max_frame_size
-        if len(text) > limit:
-            message = (
-                f"{len(text)} bytes are over max_frame_size ({limit}): "
-                "raise it on both ends, or send less."
-            )
-            raise MessageTooLarge(message)
+    def too_large(self, text: bytes) -> MessageTooLarge:
+        """Return the error for a text that the peer would refuse."""
+        return MessageTooLarge(
+            f"{len(text)} bytes are over max_frame_size "
+            f"({self.options.max_frame_size}): raise it on both ends, or send less."
+        )
 
 
 def address_text(name: Any) -> str:

@@ -14,7 +14,7 @@ from ...wire.codecs import (
     write_reply,
 )
 from ...wire.messages import UNSET, Message, Reply
-from ...wire.patterns import RESERVED_PREFIX, Pattern
+from ...wire.patterns import Pattern
 from ..base import Deliver, Delivery
 from .connection import LINGER, Connection, address_text
 from .tls import PeerIdentity, identity
@@ -104,9 +104,14 @@ class Intake:
         """Make the protocol of a new connection."""
         return ServerConnection(self)
 
-    def finished(self, _delivery: Delivery) -> None:
+    def finished(self) -> None:
         """Count a delivery that ended, and go on reading where reading waited."""
         self.outstanding -= 1
+        if self.waiting:
+            self.work_off()
+
+    def work_off(self) -> None:
+        """Deliver what waits, as far as there is room."""
         while self.waiting and self.outstanding < self.limit:
             self.waiting.popleft().work_off()
 
@@ -154,7 +159,16 @@ class Intake:
 class ServerConnection(Connection):
     """One peer of the server."""
 
-    __slots__ = ("_said_hello", "_wire", "address", "backlog", "deliveries", "intake")
+    __slots__ = (
+        "_finished",
+        "_respond",
+        "_said_hello",
+        "_wire",
+        "address",
+        "backlog",
+        "deliveries",
+        "intake",
+    )
 
     def __init__(self, intake: Intake) -> None:
         super().__init__(intake.options, intake.loop)
@@ -164,6 +178,8 @@ class ServerConnection(Connection):
         self.address: str | None = None
         self._said_hello = False
         self._wire: TCPWire | None = None
+        self._respond = self.respond  # bound once, not for every message
+        self._finished = self.finished
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the peer, or refuse it when there are too many."""
@@ -245,49 +261,49 @@ class ServerConnection(Connection):
             self.answer_unreadable(envelope.id)
             return
         pattern = Pattern.from_json(bytes(envelope.pattern) or b'"undefined"')
-        if pattern.route.startswith(RESERVED_PREFIX):
+        if pattern.is_reserved:
             self._control(pattern.route, envelope)
             return
         headers = envelope.metadata
-        message = Message(
-            pattern,
-            envelope.data if envelope.data else UNSET,
-            envelope.id,
-            headers,
-            None,
-            None,
-            self.wire,
+        timeout = None if headers is None else self._read_headers(headers)
+        wire = self._wire or self._new_wire()
+        data = envelope.data or UNSET
+        self._deliver(
+            Message(pattern, data, envelope.id, headers, timeout, None, wire)
         )
-        if headers is not None:
-            self._read_headers(message, headers)
-        self._deliver(message)
 
     def _deliver(self, message: Message) -> None:
         intake = self.intake
         intake.outstanding += 1
         if intake.pausing:
             intake.heard = self.loop.time()
-        delivery = intake.deliver(message, self.respond)
-        if type(message.id) is str and delivery.outcome is None:
-            self.deliveries[message.id] = delivery
-        delivery.when_done(intake.finished)
+        delivery = intake.deliver(message, self._respond)
+        id_ = message.id
+        if delivery.outcome is None and type(id_) is str:
+            self.deliveries[id_] = delivery
+        delivery.when_done(self._finished)
 
-    @property
-    def wire(self) -> TCPWire:
+    def finished(self, delivery: Any) -> None:
+        """Forget a delivery that ended."""
+        self.deliveries.pop(delivery.message.id, None)
+        self.intake.finished()
+
+    def _new_wire(self) -> TCPWire:
         """One wire value serves all messages of the connection."""
-        if self._wire is None:
-            self._wire = TCPWire(self)
+        self._wire = TCPWire(self)
         return self._wire
 
-    def _read_headers(self, message: Message, headers: dict[str, str]) -> None:
-        text = headers.get(TIMEOUT_HEADER)
-        if text is not None and text.isdecimal() and len(text) <= _MOST_TIMEOUT_DIGITS:
-            message.timeout = int(text) / 1000
+    def _read_headers(self, headers: dict[str, str]) -> float | None:
+        """Return the seconds that the caller will wait; greet a peer of ours."""
         if not self._said_hello and PEER_HEADER in headers:
             self._said_hello = True
             self.write(write_reply(HELLO))
             if self.intake.pausing:
                 self.write(write_reply(BYE))
+        text = headers.get(TIMEOUT_HEADER)
+        if text is None or not text.isdecimal() or len(text) > _MOST_TIMEOUT_DIGITS:
+            return None
+        return int(text) / 1000
 
     def _control(self, route: str, envelope: Any) -> None:
         """Serve a packet of our own extension; strangers get none of it."""
@@ -326,10 +342,9 @@ class ServerConnection(Connection):
 
     def respond(self, reply: Reply) -> "Awaitable[None] | None":
         """Write a reply; an awaitable says that the peer does not keep up."""
-        if reply.last and type(reply.id) is str:
-            self.deliveries.pop(reply.id, None)
         text = self.options.write(reply)
-        self.check_size(text)
+        if len(text) > self.max_size:
+            raise self.too_large(text)
         self.write(text)
         return self.drained() if self.paused else None
 

@@ -78,7 +78,8 @@ class Link(Connection):
             message.id,
             self._metadata_of(message),
         )
-        self.check_size(text)
+        if len(text) > self.max_size:
+            raise self.too_large(text)
         self.write(text)
         return self.drained() if self.paused else None
 
@@ -120,7 +121,7 @@ class Link(Connection):
             return
         if reply is None or (reply.data is not None and is_too_deep(text)):
             self.ignored += 1
-        elif type(reply.id) is str and reply.id.startswith("dm-"):
+        elif reply.id in _CONTROL:
             self._control(reply)
         else:
             self._receive(reply)
@@ -176,5 +177,6 @@ class Link(Connection):
             self.closed.set_result(ConnectionLost(reason))
 
 
+_CONTROL = (HELLO.id, BYE.id)
 _CANCEL = encode(CANCEL)
 _PING = encode(PING)

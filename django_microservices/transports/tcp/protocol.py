@@ -7,6 +7,7 @@
 MAX_HEADER = 12
 _CONTINUATIONS = bytes(range(0x80, 0xC0))
 _ASTRAL_LEADS = bytes(range(0xF0, 0x100))
+_MOST_BYTES = 3  # of UTF-8 for one unit
 _PREFIXES = [b"%d#" % length for length in range(2048)]
 
 
@@ -30,8 +31,9 @@ def frame(text: bytes) -> bytes:
 class JsonSocket:
     """Cuts a stream of bytes into frames; Nest's class of that name.
 
-    ``socket_class=`` replaces it: the same three members make a framing of your own.
-    After ``error`` is set (a text that says why) nothing more is read.
+    ``socket_class=`` replaces it: the same four members (``write``, ``receive``,
+    ``partial`` and ``error``) make a framing of your own. After ``error`` is set (a
+    text that says why) nothing more is read.
     """
 
     __slots__ = ("_buffer", "_wanted", "error", "max_frame_size")
@@ -65,12 +67,12 @@ class JsonSocket:
         while position < end:
             mark = data.find(b"#", position, position + MAX_HEADER)
             if mark < 0:
-                self._check_header(data[position:])
+                self._check_header(data[position : position + MAX_HEADER])
                 self._wanted = 0
                 break
             digits = data[position:mark]
             if not digits.isdigit():
-                self.error = f"the length is not digits: {digits[:MAX_HEADER]!r}"
+                self._refuse_header(digits)
                 return frames
             length = int(digits)
             if length > self.max_frame_size:
@@ -93,9 +95,11 @@ class JsonSocket:
 
     def _check_header(self, header: bytes) -> None:
         """Refuse at once what can never become a length."""
-        if header.isdigit() and len(header) < MAX_HEADER:
-            return
-        self.error = f"no length in front of the frame: {header[:MAX_HEADER]!r}"
+        if not header.isdigit() or len(header) == MAX_HEADER:
+            self._refuse_header(header)
+
+    def _refuse_header(self, header: bytes) -> None:
+        self.error = f"no length in front of the frame: {header!r}"
         if header.startswith((b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ")):
             self.error += " (this looks like HTTP)"
         elif header.startswith(b"\x16\x03"):
@@ -109,12 +113,16 @@ class JsonSocket:
         """
         stop, left, end = start, length, len(data)
         while left > 0:
+            if stop - start > _MOST_BYTES * (length - left + 1):
+                self.error = "not UTF-8: too many bytes for its length"
+                return stop
             if stop + left > end:
                 return stop + left
             chunk = data[stop : stop + left]
             stop += left
             left -= units(chunk)
-        while stop < end and 0x80 <= data[stop] < 0xC0:
+        most = min(end, stop + _MOST_BYTES)
+        while stop < most and 0x80 <= data[stop] < 0xC0:
             stop += 1
         return self._checked(data, start, stop, left)
 

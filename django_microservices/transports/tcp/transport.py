@@ -24,6 +24,7 @@ from ...wire.codecs import (
     write_reply,
 )
 from ...wire.messages import Reply, Subscription
+from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
 from .intake import Intake
 from .link import Link
@@ -54,8 +55,9 @@ class TCPTransport(Transport):
     answers_unknown: ClassVar[bool] = True
     stream_links: ClassVar[bool] = True
     shares_work: ClassVar[bool] = True
+    listens: ClassVar[bool] = True
 
-    def __init__(  # noqa: PLR0913 - the signature is the schema of OPTIONS
+    def __init__(
         self,
         *,
         url: str | None = None,
@@ -206,7 +208,7 @@ _HANDSHAKE = 5.0
 def _split(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
-        message = f"url: {url!r} is not of the form 'tcp://host:port'."
+        message = f"url: {masked(url)} is not of the form 'tcp://host:port'."
         raise ImproperlyConfigured(message)
     return parts.hostname, parts.port
 

@@ -1,0 +1,1 @@
+"""The service that browsers talk to: views that call the users service."""

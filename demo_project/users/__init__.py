@@ -1,0 +1,1 @@
+"""The service that has the users: an ORM model and its handlers."""

@@ -1,0 +1,51 @@
+"""System checks: what would fail or surprise at run time (tag ``microservices``).
+
+=====  ================================================================================
+E001   ``MICROSERVICES`` is wrong: an unknown key or option, a wrong type ...
+E002   a handler cannot be used as it is written
+E003   two handlers on one server answer the same request
+E004   a handler is bound to a server that settings do not have
+E005   a pattern begins with "dm-", which is reserved
+E006   a handler returns a model or QuerySet, which cannot travel as it is
+E007   a text pattern that is JSON, so that nothing can reach it
+W001   two wildcard patterns on one server overlap
+W002   a marked function stands outside of ``handlers.py`` and is not served
+W003   ``DATABASE_MAX_AGE`` and ``CONN_MAX_AGE`` are 0: a connection for each message
+W004   (--deploy) a server listens beyond this host without TLS
+W005   (--deploy) handlers of a third-party app are served by default
+W006   (--deploy) ``reject_unauthorized`` is False: certificates are not verified
+I001   an entry is an async callable, which is not called by checks
+I002   (--deploy) how many database connections the sync threads keep
+=====  ================================================================================
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.core.checks import CheckMessage, register
+
+from . import database, deployment, handlers
+from .found import TAG, Found
+
+CHECKS = (*handlers.CHECKS, *database.CHECKS)
+DEPLOY_CHECKS = (*deployment.CHECKS, *database.DEPLOY_CHECKS)
+
+
+@register(TAG)
+def check_microservices(**_: Any) -> list[CheckMessage]:
+    """Construct everything in settings, and look at what came of it."""
+    found = Found()
+    return [*found.messages, *_run(CHECKS, found)]
+
+
+@register(TAG, deploy=True)
+def check_deployment(**_: Any) -> list[CheckMessage]:
+    """Look at what matters in production."""
+    return list(_run(DEPLOY_CHECKS, Found()))
+
+
+def _run(
+    checks: Iterable[Callable[[Found], Iterator[CheckMessage]]], found: Found
+) -> Iterator[CheckMessage]:
+    for check in checks:
+        yield from check(found)

@@ -1,0 +1,76 @@
+"""Checks of what matters in production only."""
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Warning  # noqa: A004
+
+from .found import TAG, Found
+
+
+def open_servers(found: Found) -> Iterator[CheckMessage]:
+    """W004."""
+    for name, config in found.servers.items():
+        transport: Any = config.transport
+        if not transport.listens or transport.tls_options:
+            continue
+        if not _is_loopback(transport.host):
+            yield Warning(
+                f"Server {name!r} listens on {transport.host!r} without TLS: "
+                "whoever reaches the port can call every handler.",
+                hint="Give it tls_options, or bind it to 127.0.0.1.",
+                id=f"{TAG}.W004",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def third_party_handlers(found: Found) -> Iterator[CheckMessage]:
+    """W005."""
+    for name in sorted(found.by_default):
+        handlers = found.servers[name].handlers
+        owners = {h.module: apps.get_containing_app_config(h.module) for h in handlers}
+        foreign = {a.name for a in owners.values() if a and not _is_own(a)}
+        for app in sorted(foreign):
+            yield Warning(
+                f"Server {name!r} serves the handlers of {app!r}, an app that is not "
+                "of this project, because it has no HANDLERS.",
+                hint="List the apps to serve in HANDLERS.",
+                id=f"{TAG}.W005",
+            )
+
+
+def _is_own(app: AppConfig) -> bool:
+    path = Path(app.path).resolve()
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    base = getattr(settings, "BASE_DIR", None)
+    return base is None or path.is_relative_to(Path(base).resolve())
+
+
+def unverified(found: Found) -> Iterator[CheckMessage]:
+    """W006."""
+    ends: dict[str, dict[str, Any]] = {"SERVERS": {**found.servers}}
+    ends["CLIENTS"] = {**found.clients}
+    for kind, configs in ends.items():
+        for name, config in configs.items():
+            tls = getattr(config.transport, "tls_options", None) or {}
+            if tls.get("reject_unauthorized") is False:
+                yield Warning(
+                    f"MICROSERVICES[{kind!r}][{name!r}]: reject_unauthorized is False, "
+                    "so the certificate of the other side is not verified.",
+                    hint="Name whom to trust in tls_options['ca'] instead.",
+                    id=f"{TAG}.W006",
+                )
+
+
+CHECKS = (open_servers, third_party_handlers, unverified)

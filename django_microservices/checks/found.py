@@ -1,0 +1,77 @@
+"""What settings say, constructed for the checks."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Info
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..dispatch.handlers import Handler
+from ..endpoints.client import ClientConfig
+from ..endpoints.server import ServerConfig
+
+TAG = "microservices"
+
+
+@dataclass
+class Found:
+    """What settings say, constructed, and the errors met on the way."""
+
+    servers: dict[str, ServerConfig] = field(default_factory=dict)
+    clients: dict[str, ClientConfig] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    """The servers of settings, whether or not they can be constructed."""
+    by_default: set[str] = field(default_factory=set)
+    """The servers without ``HANDLERS``."""
+    messages: list[CheckMessage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._try(conf.microservice_options)
+        self.names = self._try(partial(conf.names_in, "SERVERS")) or []
+        for name in self.names:
+            self._try(partial(self._add_server, name))
+        for name in self._try(partial(conf.names_in, "CLIENTS")) or ():
+            self._try(partial(self._add_client, name))
+
+    def _try(self, construct: Callable[[], Any]) -> Any:
+        try:
+            return construct()
+        except ImproperlyConfigured as error:
+            text = str(error)
+            id_ = "E001" if text.startswith(conf.SETTING) else "E002"
+            message = Error(text, id=f"{TAG}.{id_}")
+            if message not in self.messages:  # the same handler on several servers
+                self.messages.append(message)
+            return None
+
+    def _add_server(self, name: str) -> None:
+        entry, path = conf.entry_of("SERVERS", name)
+        if self._is_async(entry, path):
+            return
+        self.servers[name] = conf.server_config(name, entry, path)
+        if entry.get("HANDLERS") is None:
+            self.by_default.add(name)
+
+    def _add_client(self, name: str) -> None:
+        entry, path = conf.entry_of("CLIENTS", name)
+        if not self._is_async(entry, path):
+            self.clients[name] = conf.client_config(entry, path)
+
+    def _is_async(self, entry: Any, path: str) -> bool:
+        if not inspect.isawaitable(entry):
+            return False
+        if inspect.iscoroutine(entry):
+            entry.close()
+        text = f"{path}: an async callable, which is not called by checks."
+        self.messages.append(Info(text, id=f"{TAG}.I001"))
+        return True
+
+    @property
+    def handlers(self) -> list[Handler]:
+        """Every handler that a server offers, each once."""
+        every = (h for config in self.servers.values() for h in config.handlers)
+        return list({(h.name, h.controller, h.patterns): h for h in every}.values())

@@ -1,0 +1,33 @@
+"""The end of the interpreter, for a loop that does not run on the main thread."""
+
+import asyncio
+import atexit
+import contextlib
+from collections.abc import Callable, Iterator
+
+from .handover import Inbox, Waiter
+
+
+@contextlib.contextmanager
+def before_exit(stop: Callable[[], None]) -> Iterator[None]:
+    """Have the interpreter's exit call ``stop`` on the running loop, and wait.
+
+    It waits until the block is left. Django's autoreloader runs a command on a daemon
+    thread, where no signal arrives and which a reload would end in the midst of work.
+    """
+    inbox = Inbox(asyncio.get_running_loop())
+    left: Waiter[None] = Waiter()
+
+    def end() -> None:
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop is closed: nothing to wait for
+            inbox.put(stop)
+            left.wait()
+
+    atexit.register(end)
+    try:
+        yield
+    finally:
+        left.set_result(None)
+        atexit.unregister(end)

@@ -1,0 +1,119 @@
+"""Shaping an answer to its type: model instances and QuerySets become its fields."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from django.core.exceptions import ObjectDoesNotExist
+from django.db.models import Model, QuerySet
+from django.db.models.manager import BaseManager
+from django.utils.functional import Promise
+from msgspec import inspect
+
+from ...exceptions import EncodingError
+from ...wire.codecs import encode
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+_WITH_FIELDS = (inspect.StructType, inspect.DataclassType)
+_LISTS = (
+    inspect.ListType,
+    inspect.VarTupleType,
+    inspect.SetType,
+    inspect.FrozenSetType,
+)
+
+
+class Attributes:
+    """A model instance as a type with fields reads it: relations are lists and objects.
+
+    A one-to-one relation that is not there is ``None``.
+    """
+
+    __slots__ = ("_instance",)
+
+    def __init__(self, instance: Model) -> None:
+        self._instance = instance
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return readable(getattr(self._instance, name))
+        except ObjectDoesNotExist:
+            return None
+
+
+def readable(value: Any) -> Any:
+    """Put what msgspec and pydantic can read in the place of Django's own objects."""
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, Model):
+        return Attributes(value)
+    if isinstance(value, Promise):
+        return str(value)
+    if isinstance(value, list | tuple | QuerySet | BaseManager):
+        return [readable(item) for item in rows_of(value)]
+    if isinstance(value, dict):
+        return {key: readable(item) for key, item in value.items()}
+    return value
+
+
+def rows_of(value: Any) -> Any:
+    """Fetch a QuerySet or a manager's rows; leave anything else as it is."""
+    if isinstance(value, BaseManager):
+        value = value.all()
+    return list(value) if isinstance(value, QuerySet) else value
+
+
+def misfit(annotation: Any, reason: object) -> EncodingError:
+    """Make the error of an answer that is not what its annotation says."""
+    name = getattr(annotation, "__qualname__", None) or repr(annotation)
+    return EncodingError(f"The answer does not fit {name}: {reason}")
+
+
+def shaping_encoder(annotation: Any) -> Callable[[Any], bytes]:
+    """Return the encoder of an answer that is annotated with a type of msgspec's.
+
+    Only a type that has fields is worth a look at each answer. One that msgspec does
+    not know may still be encoded.
+    """
+    try:
+        info = inspect.type_info(annotation)
+    except (TypeError, NameError):
+        return encode
+    if any(isinstance(node, _WITH_FIELDS) for node in nodes_of(info)):
+        return _fields_encoder(annotation)
+    return _encode_rows if isinstance(info, _LISTS) else encode
+
+
+def _encode_rows(value: Any) -> bytes:
+    return encode(rows_of(value))
+
+
+def _fields_encoder(annotation: Any) -> Callable[[Any], bytes]:
+    box = msgspec.defstruct("Answer", [("value", annotation)])
+
+    def write(value: Any) -> bytes:
+        if type(value) is annotation:
+            return encode(value)
+        boxed = {"value": readable(value)}
+        try:
+            answer = msgspec.convert(boxed, box, from_attributes=True)
+        except msgspec.ValidationError as error:
+            raise misfit(annotation, error) from error
+        return encode(answer.value)  # type: ignore[attr-defined]
+
+    return write
+
+
+def nodes_of(info: Any) -> Iterator[inspect.Type]:
+    """Yield everything that a type consists of, each once."""
+    seen: set[int] = set()
+    waiting = [info]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting.extend(node)
+        elif isinstance(node, inspect.Type | inspect.Field) and id(node) not in seen:
+            seen.add(id(node))
+            waiting.extend(getattr(node, name) for name in node.__struct_fields__)
+            if isinstance(node, inspect.Type):
+                yield node

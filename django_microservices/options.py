@@ -1,0 +1,77 @@
+"""OPTIONS of a transport, held against its constructor: the signature is the schema."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .schema import check_keys, imported, read
+from .transports.base import Transport
+from .wire.secrets import masked, without_secrets
+
+
+def build_transport(given: Any, options: Any, path: str, end: str) -> Transport:
+    """Make the transport that ``TRANSPORT`` and ``OPTIONS`` name.
+
+    ``end`` is "server" or "client".
+    """
+    if isinstance(given, Transport):
+        if options:
+            message = f"{path}['OPTIONS']: TRANSPORT is an object and has its options."
+            raise ImproperlyConfigured(message)
+        return given
+    cls = transport_class(given, path)
+    checked = check_options(cls, options, f"{path}['OPTIONS']", end)
+    try:
+        return cls(**checked)
+    except (ImproperlyConfigured, TypeError, ValueError) as error:
+        text = without_secrets(str(error), options)
+        # A traceback would show what the text above does not.
+        cause = error if text == str(error) else None
+        message = f"{path}['OPTIONS']: {text}"
+        raise ImproperlyConfigured(message) from cause
+
+
+def transport_class(given: Any, path: str) -> type[Transport]:
+    """Import a transport's class."""
+    cls = imported(given, f"{path}['TRANSPORT']")
+    if not (isinstance(cls, type) and issubclass(cls, Transport)):
+        message = f"{path}['TRANSPORT']: {masked(given)} is not a Transport."
+        raise ImproperlyConfigured(message)
+    return cls
+
+
+def check_options(
+    cls: type[Transport], options: Any, path: str, end: str
+) -> dict[str, Any]:
+    """Hold ``OPTIONS`` against the signature of the class; return what it takes."""
+    foreign = cls.client_only if end == "server" else cls.server_only
+    for name in options if isinstance(options, Mapping) else ():
+        if name in foreign:
+            other = "client" if end == "server" else "server"
+            message = f"{path}[{name!r}]: this option is for a {other} only."
+            raise ImproperlyConfigured(message)
+    parameters = inspect.signature(cls).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - foreign
+    check_keys(options, options if takes_any else known, path)
+    return check_types(cls, options, path)
+
+
+def check_types(
+    cls: type[Transport], options: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """Hold each value against its annotation; return the values, imported where due."""
+    try:
+        hints = get_type_hints(cls.__init__, include_extras=True)
+    except NameError as error:
+        message = (
+            f"{path}: the annotations of {cls.__qualname__}.__init__ cannot be "
+            f"resolved ({error}). Import the name at run time, not under TYPE_CHECKING."
+        )
+        raise ImproperlyConfigured(message) from error
+    return {
+        name: read(value, hints.get(name, Any), f"{path}[{name!r}]", name)
+        for name, value in options.items()
+    }

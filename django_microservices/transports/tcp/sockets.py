@@ -1,0 +1,50 @@
+"""What is asked of, and told to, the sockets themselves."""
+
+import socket
+import struct
+from typing import Any
+
+UNHEARD = 6000
+"""Milliseconds without a sign of life after which a host that owes one has vanished."""
+
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 2))
+
+# Linux's struct tcp_info: tcpi_retransmits, tcpi_unacked and tcpi_last_ack_recv.
+_TCP_INFO = struct.Struct("@2x B 21x I 28x I")
+
+
+def address_text(name: Any) -> str:
+    """Write a socket's address as people do."""
+    if isinstance(name, tuple) and len(name) >= 2:  # noqa: PLR2004 - host and port
+        host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
+        return f"{host}:{name[1]}"
+    return str(name or "?")
+
+
+def is_tcp(sock: Any) -> bool:
+    """Whether this is a TCP socket, and not one that a test or a proxy put in."""
+    return sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
+
+
+def set_options(sock: Any, *, no_delay: bool) -> None:
+    """No delay, and keep-alive so that a vanished host is seen within ten seconds."""
+    if not is_tcp(sock):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        if hasattr(socket, name):  # not every option exists on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def has_vanished(sock: Any) -> bool:
+    """Whether the other host owes acknowledgements, and none comes any more.
+
+    Keep-alive is silent while output is unacknowledged, and TCP_USER_TIMEOUT also ends
+    a peer that is alive and only reads slowly (tried), so the kernel is asked itself.
+    """
+    if not is_tcp(sock) or not hasattr(socket, "TCP_INFO"):
+        return False
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    retransmits, unacked, unheard = _TCP_INFO.unpack(info)
+    return bool(retransmits and unacked and unheard > UNHEARD)

@@ -1,0 +1,26 @@
+"""Our async client, through the whole pipeline."""
+
+import django
+import uvloop
+
+from django_microservices import clients
+
+from .commands import obey
+
+
+class Ours:
+    """Our verbs under the names that the driver uses."""
+
+    def __init__(self) -> None:
+        client = clients["BENCH"]
+        self.send = client.asend
+        self.emit = client.aemit
+
+
+async def _main() -> None:
+    await obey(Ours())
+    await clients["BENCH"].aclose()
+
+
+django.setup()
+uvloop.run(_main())

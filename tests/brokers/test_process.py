@@ -1,0 +1,158 @@
+"""Private servers: they start, restart, and never outlive the tests."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import postgres as postgres_module
+from tests.brokers.fixtures import give_up
+from tests.brokers.postgres import Postgres, open_postgres
+from tests.brokers.process import ServerProcess, ServerUnavailableError
+
+PATIENCE = 30.0
+
+LISTEN = """
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    server.accept()[0].close()
+"""
+
+OWNER = """
+import signal, sys
+from tests.brokers.test_process import Listener
+server = Listener()
+server.start()
+print(server.port, server.folder, flush=True)
+signal.pause()
+"""
+
+
+class Listener(ServerProcess):
+    """The smallest server."""
+
+    name = "listener"
+
+    def command(self) -> list[str]:
+        """Accept connections and close them."""
+        return [sys.executable, "-c", LISTEN, str(self.port)]
+
+
+class Broken(Listener):
+    """A server that refuses to start."""
+
+    def command(self) -> list[str]:
+        """Complain and end."""
+        return [sys.executable, "-c", "raise SystemExit('bad configuration')"]
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """Give a server that runs."""
+    server = Listener()
+    server.start()
+    yield server
+    server.close()
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody accepts connections."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+def test_start_waits_until_it_answers(listener: Listener) -> None:
+    """After start() the server answers, on a port of the tests' range."""
+    assert is_listening(listener.port)
+    assert 20_000 <= listener.port <= 32_000
+
+
+def test_close_leaves_nothing(listener: Listener) -> None:
+    """After close() neither the process nor its folder is there."""
+    listener.close()
+    assert not is_listening(listener.port)
+    assert not listener.folder.exists()
+
+
+def test_server_that_does_not_start() -> None:
+    """A server that ends at once is an error with its last words."""
+    server = Broken()
+    with pytest.raises(ServerUnavailableError, match="bad configuration"):
+        server.start()
+    server.close()
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_server_ends_with_its_owner(kill: signal.Signals) -> None:
+    """However the tests are ended, their server ends too."""
+    command = [sys.executable, "-c", OWNER]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        port, folder = owner.stdout.readline().split()
+        assert is_listening(int(port))
+        owner.send_signal(kill)
+    deadline = time.monotonic() + PATIENCE
+    while is_listening(int(port)):
+        assert time.monotonic() < deadline
+    left = Path(folder)
+    assert left.exists() == (kill is signal.SIGKILL)
+    if left.exists():
+        (left / "log").unlink()
+        left.rmdir()
+
+
+def test_restart_keeps_the_data(private_postgres: Postgres) -> None:
+    """A PostgreSQL that is restarted has the same URL and the same rows."""
+    private_postgres.execute("CREATE TABLE kept AS SELECT 42 AS n")
+    private_postgres.restart()
+    assert private_postgres.execute("SELECT n FROM kept WHERE n > %s", 1) == [(42,)]
+    private_postgres.execute("DROP TABLE kept")
+
+
+def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that TEST_POSTGRES_URL names is used, and never stopped."""
+    url = "postgresql://me:p%40ss@db.example:5433/shop"
+    monkeypatch.setenv("TEST_POSTGRES_URL", url)
+    server = open_postgres()
+    assert server.settings["PASSWORD"] == "p@ss"
+    assert server.settings["PORT"] == "5433"
+    with pytest.raises(ServerUnavailableError, match="may not stop"):
+        server.stop()
+    server.close()
+
+
+def test_no_postgres_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where there is no PostgreSQL and none can be installed, one line says so."""
+    monkeypatch.delenv("TEST_POSTGRES_URL", raising=False)
+    monkeypatch.setattr(postgres_module, "_places", lambda: iter([tmp_path]))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ServerUnavailableError, match="set TEST_POSTGRES_URL"):
+        open_postgres()
+
+
+def test_missing_server_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a developer's machine a missing server skips its tests."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no server"):
+        give_up("no server")
+
+
+def test_missing_server_fails_under_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under CI a missing server fails its tests."""
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no server"):
+        give_up("no server")

@@ -1,0 +1,1 @@
+"""An installed app with handlers, for the tests of Django's side."""
