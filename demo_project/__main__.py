@@ -42,7 +42,7 @@ def refuse_taken_ports() -> None:
                 probe.bind((HOST, port))
                 probe.listen()
             except OSError as error:
-                message = f"Port {port}: {error.strerror}. Choose another: {name}="
+                message = f"{name}={port}: {error.strerror}; set another port."
                 raise ImproperlyConfigured(message) from error
 
 

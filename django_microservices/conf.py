@@ -174,7 +174,7 @@ class Ends(Generic[E]):
 
     def __init__(self, kind: str, make: Callable[[str], E]) -> None:
         self.kind = kind
-        self._make = make
+        self._make: Callable[[str], E] = make
         self._ends: dict[str, E] = {}
 
     def __getitem__(self, name: str) -> E:

@@ -61,7 +61,7 @@ def test_wrong_name_is_an_attribute_error() -> None:
 def test_wrong_import_is_an_import_error() -> None:
     """A wrong name in an import statement is the usual ImportError."""
     with pytest.raises(ImportError, match="Klient"):
-        exec("from django_microservices import Klient", {})  # noqa: S102
+        exec("from django_microservices import Klient", {})
 
 
 UNWANTED = (

@@ -149,7 +149,7 @@ async def test_sane_id_is_kept_under_asgi(name: str) -> None:
 def test_id_of_a_stream() -> None:
     """What a streamed response calls while it is sent carries the id."""
     response = Client().get("/streaming", headers={HEADER: "abc"})
-    assert response.getvalue() == b"abc abc"  # type: ignore[attr-defined]
+    assert response.getvalue() == b"abc abc"
 
 
 async def test_id_of_an_async_stream() -> None:

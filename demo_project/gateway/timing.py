@@ -39,16 +39,22 @@ def ServerTimingMiddleware(  # noqa: N802 - in settings it stands among classes
     if iscoroutinefunction(get_response):
 
         async def atell(request: HttpRequest) -> HttpResponseBase:
-            _took.set(took := [])
+            took = _begun()
             return _told(await get_response(request), took)
 
         return atell
 
     def tell(request: HttpRequest) -> HttpResponseBase:
-        _took.set(took := [])
+        took = _begun()
         return _told(get_response(request), took)
 
     return tell
+
+
+def _begun() -> list[float]:
+    took: list[float] = []
+    _took.set(took)
+    return took
 
 
 @contextmanager

@@ -19,33 +19,32 @@ I002   (--deploy) how many database connections the sync threads keep
 =====  ================================================================================
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage, register
 
-from . import database, deployment, handlers
-from .found import TAG, Found
+# The rest is imported when the checks run: every start of manage.py reads this file.
 
-CHECKS = (*handlers.CHECKS, *database.CHECKS)
-DEPLOY_CHECKS = (*deployment.CHECKS, *database.DEPLOY_CHECKS)
+TAG = "microservices"
 
 
 @register(TAG)
 def check_microservices(**_: Any) -> list[CheckMessage]:
     """Construct everything in settings, and look at what came of it."""
+    from . import database, handlers
+    from .found import Found
+
     found = Found()
-    return [*found.messages, *_run(CHECKS, found)]
+    checks = (*handlers.CHECKS, *database.CHECKS)
+    return [*found.messages, *(message for check in checks for message in check(found))]
 
 
 @register(TAG, deploy=True)
 def check_deployment(**_: Any) -> list[CheckMessage]:
     """Look at what matters in production."""
-    return list(_run(DEPLOY_CHECKS, Found()))
+    from . import database, deployment
+    from .found import Found
 
-
-def _run(
-    checks: Iterable[Callable[[Found], Iterator[CheckMessage]]], found: Found
-) -> Iterator[CheckMessage]:
-    for check in checks:
-        yield from check(found)
+    found = Found()
+    checks = (*deployment.CHECKS, *database.DEPLOY_CHECKS)
+    return [message for check in checks for message in check(found)]

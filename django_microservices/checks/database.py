@@ -7,7 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from .. import conf
-from .found import TAG, Found
+from . import TAG
+from .found import Found
 
 
 def connection_per_message(found: Found) -> Iterator[CheckMessage]:

@@ -9,7 +9,8 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning  # noqa: A004
 
-from .found import TAG, Found
+from . import TAG
+from .found import Found
 
 
 def open_servers(found: Found) -> Iterator[CheckMessage]:

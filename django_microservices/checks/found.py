@@ -13,8 +13,7 @@ from .. import conf
 from ..dispatch.handlers import Handler
 from ..endpoints.client import ClientConfig
 from ..endpoints.server import ServerConfig
-
-TAG = "microservices"
+from . import TAG
 
 
 @dataclass

@@ -14,7 +14,8 @@ from ..dispatch.registry import HANDLERS
 from ..endpoints.server import ServerConfig
 from ..schema import unknown
 from ..wire.patterns import RESERVED_PREFIX, is_reserved, unreachable_reason
-from .found import TAG, Found
+from . import TAG
+from .found import Found
 
 
 def duplicates(found: Found) -> Iterator[CheckMessage]:

@@ -7,8 +7,28 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 
 def to_sync(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """Let sync code on a thread of the pool call ``function`` on the loop."""
-    return async_to_sync(function)
+    """Let sync code on a thread of the pool call ``function`` on the loop.
+
+    An error is handed over as a value: raised through ``async_to_sync``, whose frames
+    then hold it in a cycle, it would keep the thread of a loop until it is collected.
+    """
+
+    async def outcome(*args: Any, **kwargs: Any) -> tuple[Any, Exception | None]:
+        try:
+            return await function(*args, **kwargs), None
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            return None, error
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        value, error = async_to_sync(outcome)(*args, **kwargs)
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            del error
+
+    return call
 
 
 def to_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

@@ -1,12 +1,15 @@
 """Runs sync handlers on the caller's own thread, for transports in one process."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from .adapt import to_async
 from .threads import Job
+
+logger = logging.getLogger(__name__)
 
 _END = object()
 
@@ -30,8 +33,12 @@ class Inline:
 
     @staticmethod
     async def _run(job: Job) -> None:
-        await to_async(job.run)()
-        job.finish()
+        try:
+            await to_async(job.run)()
+        except Exception:
+            logger.exception("A job failed.")
+        finally:
+            job.finish()
 
     @staticmethod
     async def call(function: Callable[..., Any], *args: Any) -> Any:

@@ -267,7 +267,8 @@ class Portal:
             # The frames of its thread, which no longer runs, hold it for ever. That
             # must be so: collected, it would write to the parent's connections.
             life.give_up_tasks()
-            self._tell_dropped()
+        # In any case: who has links on the parent's other loops must forget them too.
+        self._tell_dropped()
 
     def _start(self) -> _Life:
         with self._lock:

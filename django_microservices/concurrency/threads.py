@@ -54,10 +54,16 @@ class Threads:
         self._loop = loop
         self._queue = _Queue()
         self._ended = _HandBack(loop)
-        self._workers = [
-            _Worker(f"{name}-{number}", self._queue, self._ended, database_max_age)
-            for number in range(1, count + 1)
-        ]
+        self._count = count
+        self._database_max_age = database_max_age
+        self._workers: list[_Worker] = []
+        for _ in range(count):
+            self._add_worker()
+
+    def _add_worker(self) -> None:
+        name = f"{self._name}-{len(self._workers) + 1}"
+        queue, ended, age = self._queue, self._ended, self._database_max_age
+        self._workers.append(_Worker(name, queue, ended, age))
 
     def submit(self, job: Job) -> None:
         """Run ``job`` on the next free thread. Raises RuntimeError once stopped."""
@@ -139,14 +145,30 @@ class Threads:
     @property
     def busy(self) -> int:
         """How many threads have a job now."""
-        return sum(worker.since is not None for worker in self._workers)
+        return sum(worker.job is not None for worker in self._workers)
 
     def stuck(self, after: float) -> int:
         """How many threads have had the same job for more than ``after`` seconds."""
         before = time.monotonic() - after
-        # Read once: a thread may end its job in between.
-        started = [worker.since for worker in self._workers]
-        return sum(since is not None and since < before for since in started)
+        return sum(worker.has_job_since(before) for worker in self._workers)
+
+    def relieve(self, after: float) -> int:
+        """Return how many threads work for nobody, and put another beside each.
+
+        They had the same job for more than ``after`` seconds, and the job says that it
+        is ``abandoned``. Such a thread ends with its job, so that there are never more
+        threads, and database connections, than those of the pool and those that hang.
+        At most as many are put beside as the pool has.
+        """
+        before = time.monotonic() - after
+        self._workers = [worker for worker in self._workers if worker.is_there]
+        hanging = [worker for worker in self._workers if worker.hangs(before)]
+        for worker in hanging:
+            if not worker.is_relieved and len(self._workers) < 2 * self._count:
+                logger.error("Thread %s hangs in %r.", worker.thread.name, worker.job)
+                worker.is_relieved = True
+                self._add_worker()
+        return len(hanging)
 
 
 class _Queue:
@@ -220,12 +242,14 @@ class _HandBack:
 
 
 class _Worker:
-    """One thread, and since when (monotonic) it has its present job."""
+    """One thread, its present job, and since when (monotonic) it has that."""
 
     def __init__(
         self, name: str, queue: _Queue, ended: _HandBack, database_max_age: float
     ) -> None:
-        self.since: float | None = None
+        self.since = 0.0
+        self.job: Job | None = None
+        self.is_relieved = False
         self.arrival = threading.Lock()
         self.arrival.acquire()
         self._queue = queue
@@ -233,6 +257,20 @@ class _Worker:
         self._database_max_age = database_max_age
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
         self.thread.start()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not ended."""
+        return self.thread.is_alive()
+
+    def has_job_since(self, before: float) -> bool:
+        """Whether it began its present job before that time."""
+        return self.job is not None and self.since < before
+
+    def hangs(self, before: float) -> bool:
+        """Whether it began, before that time, a job that nobody awaits any more."""
+        job = self.job
+        return getattr(job, "abandoned", False) and self.since < before
 
     def _work(self) -> None:
         adopt_loop(self._ended.loop)
@@ -255,6 +293,7 @@ class _Worker:
             if jobs and idle and not queue.waking:
                 queue.wake()
             self.since = now = time.monotonic()
+            self.job = job
             if opened:
                 databases.before(now)
             try:
@@ -263,9 +302,18 @@ class _Worker:
                 logger.exception("A job failed on thread %s.", self.thread.name)
             if opened:
                 databases.after()
-            self.since = None
+            self.job = None
             put(job.finish)
             del job  # a thread at rest holds no message
+            if self.is_relieved:
+                return self._leave()
+
+    def _leave(self) -> bool:
+        """Let the thread that took the place work on."""
+        queue = self._queue
+        if queue.jobs and not queue.waking:
+            queue.wake()
+        return False
 
     def _rest(self, databases: Databases) -> None:
         """Wait for a job; close connections whose age is reached meanwhile."""

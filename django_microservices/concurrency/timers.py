@@ -1,7 +1,10 @@
 """Many deadlines on few timers: a call or delivery costs no timer of its own."""
 
 import asyncio
+import logging
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Expiring(Protocol):
@@ -39,4 +42,7 @@ class Timers:
         bucket = self._buckets.pop(key)
         while bucket:
             item, _ = bucket.popitem()
-            item.expire()
+            try:
+                item.expire()
+            except Exception:  # the others in the bucket must not wait for ever
+                logger.exception("A %s could not expire.", type(item).__name__)

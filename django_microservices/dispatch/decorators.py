@@ -1,7 +1,8 @@
 """The marks that make a function a handler. They only mark; discovery collects."""
 
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from inspect import isfunction
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from ..wire.contracts import Event, Request
@@ -9,8 +10,9 @@ from ..wire.patterns import Pattern
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+In = TypeVar("In")
+Out = TypeVar("Out")
+Self = TypeVar("Self", bound="Controller")
 P = ParamSpec("P")
 
 MARKS = "_microservice_marks"
@@ -26,19 +28,34 @@ class Mark:
         self, kind: str, patterns: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
         if not patterns:
-            message = f"{kind}_pattern() needs at least one pattern."
+            message = f"{kind_name(kind)}() needs at least one pattern."
             raise TypeError(message)
         self.kind = kind
-        self.contract = next(
-            (p for p in patterns if isinstance(p, Request | Event)), None
-        )
-        self.patterns = tuple(
-            p.pattern if isinstance(p, Request | Event) else Pattern.of(p)
-            for p in patterns
-        )
+        self.patterns = tuple(_pattern(kind, given) for given in patterns)
+        self.contract = next((p for p in patterns if isinstance(p, _CONTRACTS)), None)
         self.options = options
 
 
+_CONTRACTS = (Request, Event)
+
+
+def kind_name(kind: str) -> str:
+    """Return the name of the decorator that marks a kind of handler."""
+    return "message_pattern" if kind == "request" else "event_pattern"
+
+
+def _pattern(kind: str, given: Any) -> Pattern:
+    if not isinstance(given, _CONTRACTS):
+        return Pattern.of(given)
+    if (kind == "event") is not isinstance(given, Event):
+        other = "event_pattern" if isinstance(given, Event) else "message_pattern"
+        message = f"{given!r} is a contract for {other}(), not {kind_name(kind)}()."
+        raise TypeError(message)
+    return given.pattern
+
+
+# What a contract asks of the function: first of a plain one, then of a method. A plain
+# function that fits both is meant as a plain one.
 class _RequestDecorator(Protocol[In, Out]):
     @overload
     def __call__(
@@ -50,20 +67,30 @@ class _RequestDecorator(Protocol[In, Out]):
     ) -> Callable[Concatenate[In, P], AsyncIterator[Out]]: ...
     @overload
     def __call__(
-        self, function: Callable[Concatenate[In, P], Awaitable[Out]], /
-    ) -> Callable[Concatenate[In, P], Awaitable[Out]]: ...
+        self, function: Callable[Concatenate[In, P], Coroutine[Any, Any, Out]], /
+    ) -> Callable[Concatenate[In, P], Coroutine[Any, Any, Out]]: ...
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[In, P], Out], /
     ) -> Callable[Concatenate[In, P], Out]: ...
     @overload
     def __call__(
-        self, function: Callable[Concatenate[Any, In, P], Awaitable[Out]], /
-    ) -> Callable[Concatenate[Any, In, P], Awaitable[Out]]: ...
+        self, function: Callable[Concatenate[Self, In, P], Iterator[Out]], /
+    ) -> Callable[Concatenate[Self, In, P], Iterator[Out]]: ...
     @overload
     def __call__(
-        self, function: Callable[Concatenate[Any, In, P], Out], /
-    ) -> Callable[Concatenate[Any, In, P], Out]: ...
+        self, function: Callable[Concatenate[Self, In, P], AsyncIterator[Out]], /
+    ) -> Callable[Concatenate[Self, In, P], AsyncIterator[Out]]: ...
+    @overload
+    def __call__(
+        self,
+        function: Callable[Concatenate[Self, In, P], Coroutine[Any, Any, Out]],
+        /,
+    ) -> Callable[Concatenate[Self, In, P], Coroutine[Any, Any, Out]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Self, In, P], Out], /
+    ) -> Callable[Concatenate[Self, In, P], Out]: ...
 
 
 class _EventDecorator(Protocol[In]):
@@ -73,8 +100,8 @@ class _EventDecorator(Protocol[In]):
     ) -> Callable[Concatenate[In, P], T]: ...
     @overload
     def __call__(
-        self, function: Callable[Concatenate[Any, In, P], T], /
-    ) -> Callable[Concatenate[Any, In, P], T]: ...
+        self, function: Callable[Concatenate[Self, In, P], T], /
+    ) -> Callable[Concatenate[Self, In, P], T]: ...
 
 
 @overload
@@ -110,6 +137,9 @@ def _mark(kind: str, patterns: tuple[Any, ...], options: dict[str, Any]) -> Any:
     mark = Mark(kind, patterns, options)
 
     def decorate(function: F) -> F:
+        if not isfunction(function):
+            message = f"{kind_name(kind)}() marks functions, not {function!r}."
+            raise TypeError(message)
         marks: list[Mark] = getattr(function, MARKS, [])
         setattr(function, MARKS, [mark, *marks])
         _marked.add(function)
@@ -133,9 +163,10 @@ def marked_functions() -> list[Any]:
 
 
 def _use(attribute: str, parts: tuple[Any, ...]) -> Callable[[F], F]:
+    """Put parts outside of those that are there, inherited ones included."""
+
     def decorate(target: F) -> F:
-        own = target.__dict__.get(attribute, ())
-        setattr(target, attribute, (*parts, *own))
+        setattr(target, attribute, (*parts, *getattr(target, attribute, ())))
         return target
 
     return decorate
@@ -181,7 +212,9 @@ class Controller:
     def __init_subclass__(cls, scope: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if scope not in {None, "process", "message"}:
-            message = f"{cls.__qualname__}: scope={scope!r} is not 'process' or 'message'."
+            message = (
+                f"{cls.__qualname__}: scope={scope!r} is not 'process' or 'message'."
+            )
             raise TypeError(message)
         if scope is not None:
             cls.scope = scope

@@ -6,15 +6,21 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 
 from ..exceptions import MessageTimeout, RpcException
+from ..wire.codecs import encode
 from .payloads import PayloadError
 
 INTERNAL = "Internal server error"
 FORBIDDEN = "Forbidden resource"
 NOT_FOUND = "Not found."
 TIMED_OUT = "The handler ran out of time."
+_FIXED = (
+    (MessageTimeout, TIMED_OUT),
+    (PermissionDenied, FORBIDDEN),
+    (Http404, NOT_FOUND),
+)
 
 
-def status_error(message: str, **more: Any) -> dict[str, Any]:
+def status_error(message: Any, **more: Any) -> dict[str, Any]:
     """Return the error object that Nest's default filter makes."""
     return {"status": "error", "message": message, **more}
 
@@ -26,19 +32,13 @@ def error_value(exception: BaseException) -> Any:
     text of Nest's default filter travels, whatever ``DEBUG`` says.
     """
     if isinstance(exception, RpcException):
-        error = exception.error
-        return status_error(error) if isinstance(error, str) else error
+        return _own_error(exception.error)
     if isinstance(exception, PayloadError):
         return exception.as_error()
-    if isinstance(exception, MessageTimeout):
-        return status_error(TIMED_OUT)
     if isinstance(exception, ValidationError):
-        return _validation_error(exception)
-    if isinstance(exception, PermissionDenied):
-        return status_error(FORBIDDEN)
-    if isinstance(exception, Http404):
-        return status_error(NOT_FOUND)
-    return status_error(INTERNAL)
+        return _validation_error(exception).as_error()
+    fixed = (text for kind, text in _FIXED if isinstance(exception, kind))
+    return status_error(next(fixed, INTERNAL))
 
 
 def is_expected(exception: BaseException) -> bool:
@@ -49,17 +49,22 @@ def is_expected(exception: BaseException) -> bool:
     )
 
 
-def _validation_error(exception: ValidationError) -> dict[str, Any]:
+def _own_error(error: Any) -> Any:
+    """Wrap what is neither an object nor a list, as ``BaseRpcExceptionFilter`` does.
+
+    Bare, null, 0 and false would be no error at all to Nest's client.
+    """
+    return error if encode(error)[:1] in b"{[" else status_error(error)
+
+
+def _validation_error(exception: ValidationError) -> PayloadError:
     by_field = (
         exception.message_dict
         if hasattr(exception, "error_dict")
         else {"": exception.messages}
     )
-    errors = [
+    return PayloadError(
         {"path": "" if field == "__all__" else field, "message": str(text)}
         for field, texts in by_field.items()
         for text in texts
-    ]
-    message = errors[0]["message"] if len(errors) == 1 else "Validation failed."
-    return status_error(message, errors=errors)
-
+    )

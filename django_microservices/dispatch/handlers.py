@@ -1,23 +1,33 @@
 """A Handler: one function of an app, with all that was said of it, decided once."""
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from functools import cached_property
+from typing import Any, get_args, get_origin
 
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
+from ..wire.contracts import Request
 from ..wire.messages import Subscription
 from ..wire.patterns import Pattern
 from .decorators import Controller, Mark
+from .marks import Options
 from .params import Plan, plan
 from .payloads import encoder_for
+from .signatures import resolve_hints
 
-_OPTIONS = frozenset(
-    ("servers", "atomic", "using", "timeout", "uses_database", "response")
-)
-_WIRE_OPTIONS = frozenset(("queue", "qos"))
+_ASYNC_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+_STREAMS = (Iterator, Iterable, Generator, *_ASYNC_STREAMS)
 
 ResolveClient = Callable[[str], Any]
 
@@ -25,8 +35,9 @@ ResolveClient = Callable[[str], Any]
 class Handler:
     """What the registry finds and a server runs.
 
-    ``function`` is the user's, bound to its Controller's instance where it has one;
-    ``streams`` says that it answers with items; ``is_async`` that it runs on the loop.
+    ``source`` is the user's function; ``streams`` says that it answers with items;
+    ``is_async`` that it runs on the loop. Raises ``ImproperlyConfigured`` that names
+    the handler for everything that could never work.
     """
 
     def __init__(
@@ -40,14 +51,10 @@ class Handler:
         self.kind = mark.kind
         self.patterns: tuple[Pattern, ...] = mark.patterns
         self.controller = controller
-        self.module = function.__module__
+        self.module = (controller or function).__module__
         self.name = f"{function.__module__}.{function.__qualname__}"
-        self._read_options(mark)
-        self.streams = _streams(function)
-        self.is_async = iscoroutinefunction(function) or inspect.isasyncgenfunction(
-            function
-        )
-        self._check()
+        self._read_options(Options.of(mark, self.name))
+        self._read_function(mark)
         self.guards = self._parts("guards")
         self.pipes = self._parts("pipes")
         self.interceptors = self._parts("interceptors")
@@ -58,29 +65,42 @@ class Handler:
             skip_self=controller is not None,
             pipes=self.pipes,
         )
-        self.function = self._bind(function)
-        self.answer: Any = self._answer(mark)
         self.encode = encoder_for(self.answer)
 
-    def _read_options(self, mark: Mark) -> None:
-        options = mark.options
-        unknown = options.keys() - _OPTIONS - _WIRE_OPTIONS
-        if unknown:
-            message = (
-                f"{self.name}: {mark.kind}_pattern() has no option "
-                f"{', '.join(sorted(unknown))}; it takes "
-                f"{', '.join(sorted(_OPTIONS | _WIRE_OPTIONS))}."
-            )
-            raise ImproperlyConfigured(message)
-        servers = options.get("servers")
-        self.servers: tuple[str, ...] | None = (
-            (servers,) if isinstance(servers, str) else servers and tuple(servers)
+    def _read_options(self, options: Options) -> None:
+        self.servers = options.servers
+        self.atomic = options.atomic
+        self.using = options.using
+        self.timeout = options.timeout
+        self.uses_database = options.uses_database
+        self.wire_options = options.of_the_wire
+        self._response = options.response
+
+    def _read_function(self, mark: Mark) -> None:
+        function = self.source
+        returned = resolve_hints(function).get("return", inspect.Parameter.empty)
+        kind = get_origin(returned) or returned
+        is_generator = inspect.isgeneratorfunction(function)
+        is_async_generator = inspect.isasyncgenfunction(function)
+        self.streams = is_generator or is_async_generator or _is_any(kind, _STREAMS)
+        self.is_async = (
+            is_async_generator
+            or iscoroutinefunction(function)
+            or _is_any(kind, _ASYNC_STREAMS)
         )
-        self.atomic: bool = options.get("atomic", False)
-        self.using: str | None = options.get("using")
-        self.timeout: float | None = options.get("timeout")
-        self.uses_database: bool = options.get("uses_database", False)
-        self.wire_options = {k: options[k] for k in _WIRE_OPTIONS & options.keys()}
+        self.answer: Any = self._answer(returned, mark)
+        self._check()
+
+    def _answer(self, returned: Any, mark: Mark) -> Any:
+        """Return what shapes the answer; of a stream, each of its items."""
+        if self._response is not None:
+            return self._response
+        if returned is inspect.Parameter.empty:
+            contract = mark.contract
+            return contract.returns if isinstance(contract, Request) else Any
+        if self.streams:
+            return next(iter(get_args(returned)), Any)
+        return returned
 
     def _check(self) -> None:
         if self.is_async and self.atomic:
@@ -97,31 +117,41 @@ class Handler:
             raise ImproperlyConfigured(message)
 
     def _parts(self, shape: str) -> tuple[Any, ...]:
-        """Return the Controller's parts of a shape and then the handler's own."""
-        own = getattr(self.source, shape, ())
-        shared = getattr(self.controller, shape, ()) if self.controller else ()
-        return tuple(
-            part() if isinstance(part, type) and shape != "interceptors" else part
-            for part in (*shared, *own)
-        )
+        """Return the Controller's parts of a shape and then the handler's own.
 
-    def _bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        A class is used through its one instance; but an interceptor, like middleware,
+        is made for what it wraps.
+        """
+        try:
+            parts = [
+                *getattr(self.controller, shape, ()),
+                *getattr(self.source, shape, ()),
+            ]
+        except TypeError as error:
+            message = f"{self.name}: {shape} is not a list: {error}."
+            raise ImproperlyConfigured(message) from error
+        if shape != "interceptors":
+            parts = [the(part) if inspect.isclass(part) else part for part in parts]
+        for part in parts:
+            if not callable(part):
+                message = f"{self.name}: {part!r} in {shape} is not callable."
+                raise ImproperlyConfigured(message)
+        return tuple(parts)
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """What is called with the message's arguments: bound, and in its transaction.
+
+        The first look makes the Controller's instance, so that checks make none.
+        """
+        function = self.source
         if self.controller is not None:
             function = _bound(function, self.controller)
-        if self.atomic and self.streams:
+        if not self.atomic:
+            return function
+        if self.streams:
             return _atomic_stream(function, self.using)
-        if self.atomic:
-            return transaction.atomic(using=self.using)(function)
-        return function
-
-    def _answer(self, mark: Mark) -> Any:
-        """Return what shapes the answer; of a stream, each of its items."""
-        if "response" in mark.options:
-            return mark.options["response"]
-        annotation = _return_annotation(self.source)
-        if self.streams and get_args(annotation):
-            return get_args(annotation)[0]
-        return Any if self.streams else annotation
+        return transaction.atomic(using=self.using)(function)
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -132,36 +162,30 @@ class Handler:
         return f"<Handler {self.name}>"
 
 
-def _return_annotation(function: Callable[..., Any]) -> Any:
-    try:
-        return get_type_hints(function, include_extras=True).get("return", Any)
-    except NameError as error:
-        message = (
-            f"{function.__module__}.{function.__qualname__}: the return annotation "
-            f"cannot be resolved ({error}). Import the name at run time, not under "
-            "TYPE_CHECKING."
-        )
-        raise ImproperlyConfigured(message) from error
+def _is_any(kind: Any, kinds: Iterable[Any]) -> bool:
+    return any(kind is one for one in kinds)
 
 
-def _streams(function: Callable[..., Any]) -> bool:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return True
-    origin = get_origin(_return_annotation(function))
-    return isinstance(origin, type) and (
-        issubclass(origin, AsyncIterable)
-        or (issubclass(origin, Iterable) and not hasattr(origin, "__len__"))
-    )
+# --- instances --------------------------------------------------------------------
+
+_instances: dict[type, Any] = {}
 
 
-_instances: dict[type[Controller], Controller] = {}
+def the(cls: type) -> Any:
+    """Return the one instance of a Controller, guard, pipe or filter."""
+    if cls not in _instances:
+        try:
+            instance = cls()
+        except TypeError as error:
+            message = f"{cls.__module__}.{cls.__qualname__} cannot be made: {error}."
+            raise ImproperlyConfigured(message) from error
+        _instances.setdefault(cls, instance)
+    return _instances[cls]
 
 
 def _bound(function: Callable[..., Any], cls: type[Controller]) -> Callable[..., Any]:
     if cls.scope == "process":
-        if cls not in _instances:
-            _instances[cls] = cls()
-        bound: Callable[..., Any] = function.__get__(_instances[cls], cls)
+        bound: Callable[..., Any] = function.__get__(the(cls), cls)
         return bound
 
     def fresh(*args: Any, **kwargs: Any) -> Any:
@@ -173,7 +197,7 @@ def _bound(function: Callable[..., Any], cls: type[Controller]) -> Callable[...,
 def _atomic_stream(
     function: Callable[..., Any], using: str | None
 ) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Iterable[Any]:
+    def run(*args: Any, **kwargs: Any) -> Iterator[Any]:
         with transaction.atomic(using=using):
             yield from function(*args, **kwargs)
 

@@ -5,28 +5,25 @@ be sync or async; where a sync piece stands in an async chain it runs on a threa
 the pool, in the message's context.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from inspect import isawaitable, iscoroutine
+from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import (
+    ImproperlyConfigured,
+    MiddlewareNotUsed,
+    PermissionDenied,
+)
 
-from ..concurrency.adapt import to_sync
 from ..wire.context import MessageContext
+from .bridge import Bridge, Pool, Streams, is_async
 from .handlers import Handler
 
-Call = Callable[[MessageContext[Any]], Any]
-AsyncCall = Callable[[MessageContext[Any]], Awaitable[Any]]
-
-
-class Pool(Protocol):
-    """What composing needs of the sync threads."""
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a sync piece on a thread, in the caller's context."""
-
-    def database_thread(self) -> Any:
-        """Give the async ORM calls inside a block a thread of the pool."""
+Context = MessageContext[Any]
+Call = Callable[[Context], Any]
+AsyncCall = Callable[[Context], Awaitable[Any]]
 
 
 class Chain(NamedTuple):
@@ -36,183 +33,268 @@ class Chain(NamedTuple):
     is_async: bool
 
 
-def compose(handler: Handler, middleware: Iterable[Any], pool: Pool) -> Chain:
-    """Put ``middleware`` (outermost first) and the handler's own parts around it."""
-    chain = _innermost(handler, pool)
+def compose(
+    handler: Handler, middleware: Iterable[Any], pool: Pool, streams: Streams
+) -> Chain:
+    """Put ``middleware`` (outermost first) and the handler's own parts around it.
+
+    The call of a handler that ``streams`` returns an iterator: an async one when the
+    chain is async, and else what iterates on a thread. ``streams`` are those threads.
+    """
+    composer = _Composer(handler, pool, streams)
     for interceptor in reversed(handler.interceptors):
-        chain = _wrap(interceptor, chain, pool)
+        composer.wrap(interceptor)
     for guard in reversed(handler.guards):
-        chain = _guarded(guard, chain, pool)
+        composer.guard(guard)
     for filter_ in handler.filters:
-        chain = _filtered(filter_, chain, pool)
+        composer.filter(filter_)
     for factory in reversed(tuple(middleware)):
-        chain = _wrap(factory, chain, pool)
-    return chain
+        composer.wrap(factory)
+    return composer.chain
 
 
-def _innermost(handler: Handler, pool: Pool) -> Chain:
-    plan, function = handler.plan, handler.function
-    if plan.is_async:
-        return Chain(_bound_on_the_loop(handler, pool), is_async=True)
-    bind = plan.bind
-    if handler.is_async:
-        return Chain(_async_call(handler, pool), is_async=True)
+class _Composer:
+    """A chain while it grows outwards: sync for as long as every piece is."""
 
-    def call(context: MessageContext[Any]) -> Any:
+    def __init__(self, handler: Handler, pool: Pool, streams: Streams) -> None:
+        self.is_stream = handler.streams
+        self.bridge = Bridge(pool, streams)
+        self.chain = _innermost(handler, self.bridge)
+
+    def wrap(self, factory: Any) -> None:
+        """Add middleware, adapting whichever of the two is sync.
+
+        What a factory returns tells its mode, so that no decorator is needed; Django's
+        ``sync_and_async_middleware`` and its kin work too.
+        """
+        chain = self.chain
+        layer = _made(factory, chain.call)
+        if iscoroutinefunction(layer) == chain.is_async:
+            self.chain = Chain(layer, chain.is_async)
+        elif chain.is_async:
+            self._call_on_a_thread(factory, chain.call)
+        else:
+            self.chain = Chain(_made(factory, self._on_loop()), is_async=True)
+
+    def _call_on_a_thread(self, factory: Any, call: AsyncCall) -> None:
+        inner = self.bridge.to_thread(call, streams=self.is_stream)
+        layer = _made(factory, inner)
+        outer = self.bridge.to_loop(layer, streams=self.is_stream)
+        self.chain = Chain(outer, is_async=True)
+
+    def _on_loop(self) -> AsyncCall:
+        """Return the chain to be awaited."""
+        call = self.chain.call
+        if self.chain.is_async:
+            return call
+        return self.bridge.to_loop(call, streams=self.is_stream)
+
+    def guard(self, guard: Any) -> None:
+        """Add a guard."""
+        if self.chain.is_async or is_async(guard):
+            layer = _async_guard(self.bridge.as_async(guard), self._on_loop())
+            self.chain = Chain(layer, is_async=True)
+        else:
+            self.chain = Chain(_guard(guard, self.chain.call), is_async=False)
+
+    def filter(self, filter_: Any) -> None:
+        """Add an exception filter."""
+        if self.chain.is_async or is_async(filter_):
+            make = _async_stream_filter if self.is_stream else _async_filter
+            layer = make(self.bridge.as_async(filter_), self._on_loop())
+            self.chain = Chain(layer, is_async=True)
+        else:
+            make_sync = _stream_filter if self.is_stream else _filter
+            self.chain = Chain(make_sync(filter_, self.chain.call), is_async=False)
+
+
+# --- the handler ------------------------------------------------------------------
+
+
+def _innermost(handler: Handler, bridge: Bridge) -> Chain:
+    plan, function, bind = handler.plan, handler.function, handler.plan.bind
+    if plan.is_async or handler.is_async:
+        return Chain(_async_innermost(handler, bridge), is_async=True)
+
+    def call(context: Context) -> Any:
         args, kwargs = bind(context.message.data, context)
         return function(*args, **kwargs)
 
     return Chain(call, is_async=False)
 
 
-def _async_call(handler: Handler, pool: Pool) -> AsyncCall:
-    bind, function, streams = handler.plan.bind, handler.function, handler.streams
-    if handler.pipes or handler.plan.may_block:
+def _async_innermost(handler: Handler, bridge: Bridge) -> AsyncCall:
+    plan, function, bind = handler.plan, handler.function, handler.plan.bind
+    simple = not (plan.is_async or plan.may_block or handler.uses_database)
+    if handler.streams or not simple:
+        return _with_database(handler, bridge, _bound(handler, bridge))
 
-        async def values(context: MessageContext[Any]) -> Any:
-            return await pool.call(bind, context.message.data, context)
-
-        return _with_database(handler, pool, values)
-
-    async def call(context: MessageContext[Any]) -> Any:
+    async def call(context: Context) -> Any:
         args, kwargs = bind(context.message.data, context)
-        result = function(*args, **kwargs)
-        return result if streams else await result
+        return await function(*args, **kwargs)
 
-    if not handler.uses_database:
-        return call
+    return call
 
-    async def values_here(context: MessageContext[Any]) -> Any:
+
+def _bound(handler: Handler, bridge: Bridge) -> AsyncCall:
+    """Return what gives the arguments, each step having run where it belongs."""
+    plan, bind, abind = handler.plan, handler.plan.bind, handler.plan.abind
+    if plan.is_async:
+        return lambda context: abind(context.message.data, context, bridge.run)
+    if plan.may_block:
+        return lambda context: bridge.run(bind, context.message.data, context)
+
+    async def values(context: Context) -> Any:
         return bind(context.message.data, context)
 
-    return _with_database(handler, pool, values_here)
+    return values
 
 
-def _bound_on_the_loop(handler: Handler, pool: Pool) -> AsyncCall:
-    """Bind with async pipes or factories, then run the handler where it belongs."""
-    abind = handler.plan.abind
-
-    async def values(context: MessageContext[Any]) -> Any:
-        return await abind(context.message.data, context)
-
-    return _with_database(handler, pool, values)
-
-
-def _with_database(handler: Handler, pool: Pool, values: AsyncCall) -> AsyncCall:
-    function = handler.function
-
-    async def run(context: MessageContext[Any]) -> Any:
-        args, kwargs = await values(context)
-        if not handler.is_async:
-            return await pool.call(lambda: function(*args, **kwargs))
-        result = function(*args, **kwargs)
-        return result if handler.streams else await result
-
+def _with_database(handler: Handler, bridge: Bridge, values: AsyncCall) -> AsyncCall:
+    run = _called(handler, bridge, values)
     if not handler.uses_database:
         return run
 
-    async def run_with_database(context: MessageContext[Any]) -> Any:
-        async with pool.database_thread():
+    async def run_with_database(context: Context) -> Any:
+        async with bridge.database_thread():
             return await run(context)
 
-    return run_with_database
+    async def items_with_database(context: Context) -> AsyncIterator[Any]:
+        async with bridge.database_thread(), aclosing(await run(context)) as items:
+            async for item in items:
+                yield item
+
+    async def stream_with_database(context: Context) -> Any:
+        return items_with_database(context)
+
+    return stream_with_database if handler.streams else run_with_database
 
 
-def _wrap(factory: Any, chain: Chain, pool: Pool) -> Chain:
-    """Wrap a chain in middleware, adapting whichever of the two is sync.
+def _called(handler: Handler, bridge: Bridge, values: AsyncCall) -> AsyncCall:
+    """Return what calls the handler where it belongs."""
+    function, streams = handler.function, handler.streams
 
-    What a factory returns tells its mode, so that no decorator is needed; Django's
-    ``sync_and_async_middleware`` and its kin work too.
-    """
-    native = _made(factory, chain.call)
-    if iscoroutinefunction(native) == chain.is_async:
-        return Chain(native, chain.is_async)
-    if chain.is_async:
-        return _on_a_thread(_made(factory, to_sync(chain.call)), pool)
-    inner = chain.call
+    async def run(context: Context) -> Any:
+        args, kwargs = await values(context)
+        if not handler.is_async:
+            return await bridge.run(lambda: function(*args, **kwargs))
+        result = function(*args, **kwargs)
+        return result if streams and not isawaitable(result) else await result
 
-    async def get_response(context: MessageContext[Any]) -> Any:
-        return await pool.call(inner, context)
+    async def run_stream(context: Context) -> Any:
+        return bridge.async_items(await run(context))
 
-    return Chain(_made(factory, get_response), is_async=True)
+    return run_stream if streams else run
 
 
-def _made(factory: Any, get_response: Call) -> Any:
-    layer = factory(get_response)
+# --- middleware -------------------------------------------------------------------
+
+
+def _made(factory: Any, get_response: Call) -> Call:
+    try:
+        layer = factory(get_response)
+    except MiddlewareNotUsed:
+        return get_response
     if not callable(layer):
         name = getattr(factory, "__qualname__", repr(factory))
         message = f"Middleware {name} returned {layer!r}, which is not callable."
         raise ImproperlyConfigured(message)
+    # An object whose __call__ is async says so only through the method.
+    made: Call = layer
+    return made if iscoroutinefunction(layer) or not is_async(layer) else layer.__call__
+
+
+# --- guards -----------------------------------------------------------------------
+
+
+def _guard(guard: Any, call: Call) -> Call:
+    def layer(context: Context) -> Any:
+        _admit(guard, guard(context))
+        return call(context)
+
     return layer
 
 
-def _on_a_thread(call: Call, pool: Pool) -> Chain:
-    async def layer(context: MessageContext[Any]) -> Any:
-        return await pool.call(call, context)
+def _async_guard(guard: AsyncCall, call: AsyncCall) -> AsyncCall:
+    async def layer(context: Context) -> Any:
+        _admit(guard, await guard(context))
+        return await call(context)
 
-    return Chain(layer, is_async=True)
-
-
-def _async(chain: Chain, pool: Pool) -> AsyncCall:
-    if chain.is_async:
-        return chain.call
-    return _on_a_thread(chain.call, pool).call
+    return layer
 
 
-def _guarded(guard: Any, chain: Chain, pool: Pool) -> Chain:
-    call = chain.call
-    if not chain.is_async and not _is_async(guard):
-
-        def layer(context: MessageContext[Any]) -> Any:
-            if not guard(context):
-                raise PermissionDenied
-            return call(context)
-
-        return Chain(layer, is_async=False)
-    ask, inner = _as_async(guard, pool), _async(chain, pool)
-
-    async def async_layer(context: MessageContext[Any]) -> Any:
-        if not await ask(context):
-            raise PermissionDenied
-        return await inner(context)
-
-    return Chain(async_layer, is_async=True)
+def _admit(guard: Any, answer: Any) -> None:
+    if not answer:
+        raise PermissionDenied
+    if iscoroutine(answer):  # true whatever it would say
+        answer.close()
+        message = f"Guard {guard!r} returned a coroutine: make it an async def."
+        raise TypeError(message)
 
 
-def _filtered(filter_: Any, chain: Chain, pool: Pool) -> Chain:
-    call = chain.call
-    if not chain.is_async and not _is_async(filter_):
+# --- exception filters ------------------------------------------------------------
 
-        def layer(context: MessageContext[Any]) -> Any:
-            try:
-                return call(context)
-            except Exception as exception:  # noqa: BLE001 - filters choose
-                return filter_(exception, context)
 
-        return Chain(layer, is_async=False)
-    catch, inner = _as_async(filter_, pool), _async(chain, pool)
-
-    async def async_layer(context: MessageContext[Any]) -> Any:
+def _filter(filter_: Any, call: Call) -> Call:
+    def layer(context: Context) -> Any:
         try:
-            return await inner(context)
+            return call(context)
         except Exception as exception:  # noqa: BLE001 - filters choose
-            return await catch(exception, context)
+            return filter_(exception, context)
 
-    return Chain(async_layer, is_async=True)
-
-
-def _is_async(part: Any) -> bool:
-    return iscoroutinefunction(part) or iscoroutinefunction(
-        getattr(part, "__call__", None)  # noqa: B004 - an instance's async __call__
-    )
+    return layer
 
 
-def _as_async(part: Any, pool: Pool) -> Callable[..., Awaitable[Any]]:
-    if _is_async(part):
-        result: Callable[..., Awaitable[Any]] = part
-        return result
+def _async_filter(filter_: Callable[..., Awaitable[Any]], call: AsyncCall) -> AsyncCall:
+    async def layer(context: Context) -> Any:
+        try:
+            return await call(context)
+        except Exception as exception:  # noqa: BLE001 - filters choose
+            return await filter_(exception, context)
 
-    async def run(*args: Any) -> Any:
-        return await pool.call(part, *args)
+    return layer
 
-    return run
+
+def _stream_filter(filter_: Any, call: Call) -> Call:
+    """Catch what a stream raises at any time; the filter's answer is the last item."""
+
+    def rest(items: Iterable[Any], context: Context) -> Iterator[Any]:
+        try:
+            yield from items
+        except Exception as exception:  # noqa: BLE001 - filters choose
+            yield filter_(exception, context)
+
+    def layer(context: Context) -> Any:
+        try:
+            items = call(context)
+        except Exception as exception:  # noqa: BLE001 - filters choose
+            return iter((filter_(exception, context),))
+        return rest(items, context)
+
+    return layer
+
+
+def _async_stream_filter(
+    filter_: Callable[..., Awaitable[Any]], call: AsyncCall
+) -> AsyncCall:
+    """Return the twin of :func:`_stream_filter`."""
+
+    async def alone(item: Any) -> AsyncIterator[Any]:
+        yield item
+
+    async def rest(items: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    yield item
+        except Exception as exception:  # noqa: BLE001 - filters choose
+            yield await filter_(exception, context)
+
+    async def layer(context: Context) -> Any:
+        try:
+            items = await call(context)
+        except Exception as exception:  # noqa: BLE001 - filters choose
+            return alone(await filter_(exception, context))
+        return rest(items, context)
+
+    return layer

@@ -46,28 +46,43 @@ def modules_of(path: str) -> Iterator[ModuleType]:
 def discover(
     modules: Iterable[ModuleType], resolve_client: ResolveClient
 ) -> list[Handler]:
-    """Return the handlers *defined* in these modules, each function once."""
+    """Return the handlers *defined* in these modules, each function once.
+
+    Of a Controller also those that it inherits, wherever they are defined; an abstract
+    one has none of its own.
+    """
     seen: set[int] = set()
     handlers: list[Handler] = []
     for module in modules:
-        for member in vars(module).values():
-            if id(member) in seen or getattr(member, "__module__", "") != module.__name__:
-                continue
-            seen.add(id(member))
-            handlers += _handlers_of(member, resolve_client)
+        for member in _defined_in(module):
+            if id(member) not in seen:
+                seen.add(id(member))
+                handlers += _handlers_of(member, resolve_client)
     return handlers
 
 
+def _defined_in(module: ModuleType) -> Iterator[Any]:
+    for member in tuple(vars(module).values()):
+        if getattr(member, "__module__", None) == module.__name__:
+            yield member
+
+
 def _handlers_of(member: Any, resolve_client: ResolveClient) -> Iterator[Handler]:
-    if inspect.isclass(member):
-        if issubclass(member, Controller):
-            for _, function in inspect.getmembers(member, inspect.isfunction):
-                for mark in marks_of(function):
-                    yield Handler(function, mark, member, resolve_client)
-        return
-    if inspect.isroutine(member):
+    if inspect.isfunction(member):
         for mark in marks_of(member):
             yield Handler(member, mark, None, resolve_client)
+    elif _is_controller(member):
+        for _, function in inspect.getmembers(member, inspect.isfunction):
+            for mark in marks_of(function):
+                yield Handler(function, mark, member, resolve_client)
+
+
+def _is_controller(member: Any) -> bool:
+    return (
+        inspect.isclass(member)
+        and issubclass(member, Controller)
+        and not inspect.isabstract(member)
+    )
 
 
 class Registry:
@@ -96,27 +111,32 @@ class Registry:
 
         As with Nest, a request to an event's pattern runs its handlers.
         """
-        handler = self._requests.get(route)
-        if handler is not None:
-            return [handler]
-        wild = self._matching(route, "request")
-        if wild:
-            best = max(wild, key=lambda pair: self.grammar.specificity(pair[0]))
-            return [best[1]]
-        return self._event_handlers(route)
+        return self._request_handler(route) or self._event_handlers(route)
 
     def event(self, route: str) -> list[Handler]:
         """Return every handler of an event, each once.
 
         As with Nest, an event to a request's pattern runs its handler.
         """
-        found = self._event_handlers(route)
-        return found or ([self._requests[route]] if route in self._requests else [])
+        return self._event_handlers(route) or self._request_handler(route)
+
+    def _request_handler(self, route: str) -> list[Handler]:
+        if route in self._requests:
+            return [self._requests[route]]
+        wild = self._matching(route, "request")
+        if not wild:
+            return []
+        best = max(wild, key=lambda pair: self.grammar.specificity(pair[0]))
+        return [best[1]]
 
     def _event_handlers(self, route: str) -> list[Handler]:
         exact = self._events.get(route, [])
         wild = [handler for _, handler in self._matching(route, "event")]
-        return list(dict.fromkeys([*exact, *wild]))
+        # A function that is decorated twice is two handlers, and runs once.
+        found: dict[Any, Handler] = {}
+        for handler in (*exact, *wild):
+            found.setdefault((handler.source, handler.controller), handler)
+        return list(found.values())
 
     def _matching(self, route: str, kind: str) -> list[tuple[str, Handler]]:
         return [

@@ -66,18 +66,23 @@ class Call(Message, eq=False):
 
     def succeed(self, value: Any) -> None:
         """End with a value."""
-        if not self.done:
-            self.close(answered=True)
-            waiter = self.waiter
-            if not _is_done(waiter):
-                waiter.set_result(value)
+        if self.done:
+            return
+        self.close(answered=True)
+        try:
+            self.waiter.set_result(value)
+        except asyncio.InvalidStateError:
+            return  # cancelled in this very tick
 
     def fail(self, error: BaseException, *, answered: bool = True) -> None:
         """End with an error."""
-        if not self.done:
-            self.close(answered=answered)
-            if not _is_done(self.waiter):
-                self.waiter.set_exception(error)
+        if self.done:
+            return
+        self.close(answered=answered)
+        try:
+            self.waiter.set_exception(error)
+        except asyncio.InvalidStateError:
+            return  # cancelled in this very tick
 
     def expire(self) -> None:
         """The time is up."""
@@ -101,13 +106,12 @@ class Call(Message, eq=False):
         self.done = True
         if self.bucket is not None:
             self.bucket.pop(self, None)
-        if self.session is not None:
-            self.session.forget(self, answered=answered)
-
-
-def _is_done(waiter: Any) -> bool:
-    """A cancelled future takes no result; a thread's waiter ignores a late one."""
-    return isinstance(waiter, asyncio.Future) and waiter.done()
+        session = self.session
+        if session is not None:
+            session.pending.pop(self.id, None)
+            session.link.forget(self.id, answered=answered)
+            if session.draining:
+                session.stop_if_idle()
 
 
 class StreamCall(Call, eq=False):

@@ -9,13 +9,14 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, TypeVar, overload
 
 from django.db import transaction
 
 from ..concurrency.adapt import to_async, to_sync
-from ..concurrency.handover import new_waiter
+from ..concurrency.handover import Inbox, new_waiter
+from ..concurrency.once import Once
 from ..concurrency.portal import is_throwaway, portal, refuse_inside_loop
 from ..dispatch.payloads import PayloadError, decoder_for
 from ..exceptions import InvalidMessage, InvalidReply, NotConnected
@@ -27,9 +28,9 @@ from ..wire.messages import UNSET, new_id
 from ..wire.patterns import Pattern
 from ..wire.status import StatusStream
 from .calls import Call, StreamCall
+from .connection import Connection
 from .layers import Layers
 from .listeners import Listeners
-from .session import Connection
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -78,18 +79,21 @@ class Client:
 
     def reset(self) -> None:
         """Forget settings and connections without closing them (after a fork)."""
+        self._once = Once(self._load, self._take)
         self._config: ClientConfig | None = None
         self._layers: Layers | None = None
         self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
         self._latest: Connection | None = None
+        self._statuses: dict[asyncio.AbstractEventLoop | None, StatusStream] = {}
 
     def forget(self) -> None:
-        """Begin anew with the settings as they are now."""
-        connections = self._connections
+        """Begin anew with the settings as they are now; close soon what is open."""
+        connections, statuses = self._connections, self._statuses
         self.reset()
+        self._statuses = statuses
         for loop, connection in connections.items():
-            if portal.is_loop(loop):
-                portal.run(connection.close)
+            with suppress(RuntimeError):  # the loop is closed, and so is the connection
+                Inbox(loop).put(connection.end)
 
     # --- verbs that wait for an answer ---
 
@@ -195,7 +199,7 @@ class Client:
         if connection is None or connection.loop is not asyncio.get_running_loop():
             return await self._asend(call)
         # The hot path: what _asend() does, without its frames.
-        call.data = encode(data)
+        call.data = UNSET if data is UNSET else encode(data)
         waiter = call.waiter = connection.loop.create_future()
         connection.begin(call)
         try:
@@ -363,8 +367,8 @@ class Client:
     def connect(self) -> None:
         """Connect now rather than at the first call."""
         refuse_inside_loop("connect", "aconnect")
-        config = self._config or self._configure()
-        portal.run(self._connection(config, portal.loop).connected, self._probe())
+        self._configure()
+        portal.run(self.aconnect)  # the portal's loop is the running one there
 
     async def aconnect(self) -> None:
         """Connect now rather than at the first call."""
@@ -380,21 +384,40 @@ class Client:
     def close(self) -> None:
         """Close the connection that sync callers share."""
         refuse_inside_loop("close", "aclose")
-        if self._connections:
-            portal.run(self.aclose)  # the portal's loop is the running one there
+        if self._serving(None) is not None:
+            portal.run(self.aclose)
 
     async def aclose(self) -> None:
         """Close the connection of the running loop."""
-        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        if is_throwaway(loop) and self._serving(loop) is not None:
+            await portal.arun(self.aclose)
+        connection = self._connections.pop(loop, None)
         if connection is not None:
             self._latest = None
             await connection.close()
 
     @property
     def status(self) -> StatusStream:
-        """The status now, and (``async for``) its changes."""
-        connection = self._present()
-        return StatusStream() if connection is None else connection.status
+        """The status now, and (``async for``) its changes.
+
+        It is that of the running loop's connection, or else of the one that sync
+        callers share.
+        """
+        loop = _running_loop()
+        if loop is None or not is_throwaway(loop):
+            return self._status_on(loop)
+        copy = StatusStream()  # its waiters and the portal would be on two threads
+        copy.change(self._status_on(None).value)
+        return copy
+
+    def _status_on(self, loop: asyncio.AbstractEventLoop | None) -> StatusStream:
+        if loop is not None and portal.is_loop(loop):
+            loop = None
+        try:
+            return self._statuses[loop]
+        except KeyError:
+            return self._statuses.setdefault(loop, StatusStream())
 
     def on(self, event: str, callback: Callable[..., Any]) -> None:
         """Call ``callback`` at "connect", "disconnect" or "error" (with the error).
@@ -405,21 +428,20 @@ class Client:
 
     def unwrap(self) -> Any:
         """Return the driver's object; raise :class:`NotConnected` without one."""
-        connection = self._present()
+        connection = self._serving(_running_loop())
         if connection is None or connection.session is None:
             message = f"Client {self.name!r} is not connected."
             raise NotConnected(message)
         return connection.session.link.driver
 
-    def _present(self) -> Connection | None:
-        """Return the running loop's connection, else the one sync callers share."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop in self._connections:
-            return self._connections[loop]
-        return next(iter(self._connections.values()), None)
+    def _serving(self, loop: asyncio.AbstractEventLoop | None) -> Connection | None:
+        """Return the connection that a caller on ``loop`` uses, if it is there."""
+        if loop is not None and not is_throwaway(loop):
+            return self._connections.get(loop)
+        for known, connection in tuple(self._connections.items()):
+            if portal.is_loop(known):
+                return connection
+        return None
 
     def _connection(
         self, config: ClientConfig, loop: asyncio.AbstractEventLoop
@@ -427,36 +449,40 @@ class Client:
         """Return the one connection of a long-lived loop."""
         connection = self._connections.get(loop)
         if connection is None:
-            self._connections = {
-                known: kept
-                for known, kept in self._connections.items()
-                if not known.is_closed()
-            }
-            connection = self._new_connection(config, loop)
+            self._forget_closed_loops()
+            status = self._status_on(loop)
+            connection = self._new_connection(config, loop, status)
             connection = self._connections.setdefault(loop, connection)
         self._latest = connection
         return connection
 
+    def _forget_closed_loops(self) -> None:
+        for loop in tuple(self._connections):
+            if loop.is_closed():
+                self._connections.pop(loop, None)
+                self._statuses.pop(loop, None)
+
     def _new_connection(
-        self, config: ClientConfig, loop: asyncio.AbstractEventLoop
+        self,
+        config: ClientConfig,
+        loop: asyncio.AbstractEventLoop,
+        status: StatusStream,
     ) -> Connection:
         return Connection(
-            config.transport, loop, name=self.name, listeners=self._listeners
+            config.transport,
+            loop,
+            name=self.name,
+            listeners=self._listeners,
+            status=status,
         )
 
     # --- settings ---
 
     def _configure(self) -> ClientConfig:
-        loaded = self._load()
-        if isinstance(loaded, Awaitable):
-            loaded = portal.run(_awaited, loaded)
-        return self._take(loaded)
+        return self._once.get()
 
     async def _aconfigure(self) -> ClientConfig:
-        loaded = self._load()
-        if isinstance(loaded, Awaitable):
-            loaded = await loaded
-        return self._take(loaded)
+        return await self._once.aget()
 
     def _take(self, config: ClientConfig) -> ClientConfig:
         if config.middleware:
@@ -501,7 +527,7 @@ class Client:
         )  # fmt: skip
 
     def _stream_call(self, *parts: Any) -> StreamCall:
-        call: StreamCall = self._call(*parts, new_id(), StreamCall)
+        call: StreamCall = self._call(*parts, id_=new_id(), kind=StreamCall)
         return call
 
     def run(self, call: Call) -> Any:
@@ -517,11 +543,11 @@ class Client:
         return await (self._aemit(call) if call.is_event else self._asend(call))
 
     async def _asend(self, call: Call) -> Any:
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         return value_of(await self._anywhere(ask, call), call.returns)
 
     async def _aemit(self, call: Call) -> None:
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         connection = self._latest
         if connection is None or connection.loop is not asyncio.get_running_loop():
             await self._anywhere(Connection.emit, call)
@@ -546,7 +572,8 @@ class Client:
     async def _in_process(self, config: ClientConfig) -> AsyncIterator[Connection]:
         """Serve and connect for one call, on the caller's own loop."""
         async with config.serve() if config.serve else nullcontext():
-            connection = self._new_connection(config, asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            connection = self._new_connection(config, loop, StatusStream())
             try:
                 yield connection
             finally:
@@ -555,7 +582,7 @@ class Client:
     def _send(self, call: Call) -> Any:
         config = self._config
         assert config is not None
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         if config.transport.in_process:
             return value_of(to_sync(self._anywhere)(ask, call), call.returns)
         waiter = call.waiter = new_waiter()
@@ -578,7 +605,7 @@ class Client:
     def _emit(self, call: Call) -> None:
         config = self._config
         assert config is not None
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         if config.transport.in_process:
             to_sync(self._anywhere)(Connection.emit, call)
         else:
@@ -588,24 +615,25 @@ class Client:
     def _stream(self, call: StreamCall) -> Iterator[Any]:
         config = self._config
         assert config is not None
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         if config.transport.in_process:
             yield from to_sync(self._collect)(call)
             return
         connection = self._connection(config, portal.loop)
-        session = portal.run(connection.open_stream, call)
         try:
+            portal.run(connection.open_stream, call)
             while items := portal.run(call.take):
                 for item in items:
                     yield value_of(item, call.returns)
         finally:
-            portal.run(connection.close_stream, call, session)
+            with suppress(RuntimeError):  # the interpreter is exiting
+                portal.call_soon(connection.close_stream, call)
 
     async def _collect(self, call: StreamCall) -> list[Any]:
         return [item async for item in self._items(call)]
 
     async def _astream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
-        call.data = encode(call.data)
+        call.data = payload_of(call.data)
         async with aclosing(self._items(call)) as items:
             async for item in items:
                 yield item
@@ -616,15 +644,16 @@ class Client:
         loop = asyncio.get_running_loop()
         if config.transport.in_process:
             async with self._in_process(config) as connection:
-                async for item in _taken(connection, call, _here):
+                async for item in _taken(connection, call, _here, _now):
                     yield item
         elif is_throwaway(loop):
             connection = self._connection(config, portal.loop)
-            async for item in _taken(connection, call, portal.arun):
+            run, soon = portal.arun, portal.call_soon
+            async for item in _taken(connection, call, run, soon):
                 yield item
         else:
             connection = self._connection(config, loop)
-            async for item in _taken(connection, call, _here):
+            async for item in _taken(connection, call, _here, _now):
                 yield item
 
 
@@ -645,27 +674,47 @@ async def _here(verb: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     return await verb(*args)
 
 
+def _now(function: Callable[..., None], *args: Any) -> None:
+    function(*args)
+
+
 async def _taken(
-    connection: Connection, call: StreamCall, run: Callable[..., Awaitable[Any]]
+    connection: Connection,
+    call: StreamCall,
+    run: Callable[..., Awaitable[Any]],
+    soon: Callable[..., None],
 ) -> AsyncGenerator[Any, None]:
-    """Yield a stream's values; ``run`` reaches the connection's loop."""
-    session = await run(connection.open_stream, call)
+    """Yield a stream's values; ``run`` and ``soon`` reach the connection's loop."""
     try:
+        await run(connection.open_stream, call)
         while items := await run(call.take):
             for item in items:
                 yield value_of(item, call.returns)
     finally:
-        await run(connection.close_stream, call, session)
+        soon(connection.close_stream, call)
 
 
-async def _awaited(loaded: Awaitable[ClientConfig]) -> ClientConfig:
-    return await loaded
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def payload_of(data: Any) -> Any:
+    """Encode what is sent; ``UNSET``, JavaScript's undefined, is no payload at all."""
+    return UNSET if data is UNSET else encode(data)
 
 
 def value_of(data: Any, returns: Any) -> Any:
-    """Decode an answer, to the type asked for; raise :class:`InvalidReply`."""
+    """Decode an answer, to the type asked for; raise :class:`InvalidReply`.
+
+    An answer without a value is ``UNSET``, or ``None`` where the type allows it.
+    """
     if data is UNSET:
-        return UNSET
+        if returns is None:
+            return UNSET
+        data = b"null"
     try:
         return decode(data) if returns is None else decoder_for(returns)(data)
     except (InvalidMessage, PayloadError) as error:

@@ -108,7 +108,7 @@ class Connection:
 
     # --- streams ---
 
-    async def open_stream(self, call: StreamCall) -> Session | None:
+    async def open_stream(self, call: StreamCall) -> None:
         """Send a request whose items are taken one by one.
 
         Where the wire gives each stream a link of its own, a slow reader holds the
@@ -117,7 +117,7 @@ class Connection:
         call.begin()
         if not self.transport.stream_links:
             self.send(call)
-            return None
+            return
         session = self._keep(Session(self.transport, name=self.name))
         try:
             await self._opened(session, call)
@@ -128,7 +128,6 @@ class Connection:
         call.high_water = STREAM_BUFFER
         call.pause, call.resume = link.pause_reading, link.resume_reading
         session.send(call)
-        return session
 
     async def _opened(self, session: Session, call: StreamCall) -> None:
         try:
@@ -140,12 +139,11 @@ class Connection:
             message = f"{self.name}: {error}"
             raise NotConnected(message) from error
 
-    @staticmethod
-    def close_stream(call: StreamCall, session: Session | None) -> None:
+    def close_stream(self, call: StreamCall) -> None:
         """Cancel what is left of a stream; on the loop."""
         call.close(answered=call.ended)
-        if session is not None:
-            session.stop()
+        if self.transport.stream_links and call.session is not None:
+            call.session.stop()
 
     # --- the link ---
 
@@ -155,7 +153,7 @@ class Connection:
         return session
 
     async def _run(self) -> None:
-        """Connect, and again when the link is gone, until closed or refused for good."""
+        """Connect, and again when the link is gone, until closed or refused."""
         backoff = Backoff(CLIENT_CAP)
         try:
             while True:
@@ -206,10 +204,11 @@ class Connection:
         if self.session is not session:
             return
         self.session = None
-        self.status.change(Status.RECONNECTING)
-        if reason is not None and not self._is_closed:
-            logger.warning("Client %r: %s", self.name, reason)
-            self.listeners.call("error", reason)
+        if not self._is_closed:
+            self.status.change(Status.RECONNECTING)
+            if reason is not None:
+                logger.warning("Client %r: %s", self.name, reason)
+                self.listeners.call("error", reason)
         self.listeners.call("disconnect")
 
     def _failed(self, error: BaseException, status: Status) -> None:
@@ -245,16 +244,20 @@ class Connection:
                 continue
 
     async def close(self) -> None:
-        """Leave every block; what still waits fails, and so does what comes."""
+        """Leave every block; return when all are left."""
+        if tasks := self.end():
+            await asyncio.wait(tasks)
+
+    def end(self) -> list[asyncio.Task[None]]:
+        """Have every block left; what still waits fails, and so does what comes."""
         self._is_closed = True
         tasks = [*self._sessions]
         if self._task is not None:
             tasks.append(self._task)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         self.status.change(Status.CLOSED)
+        return tasks
 
 
 async def _confirmed(call: Call, waiting: Awaitable[None]) -> None:

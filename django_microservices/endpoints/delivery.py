@@ -11,7 +11,7 @@ import msgspec
 
 from ..dispatch.errors import TIMED_OUT, error_value, is_expected, status_error
 from ..dispatch.handlers import Handler
-from ..exceptions import MessageTimeout, MicroserviceError
+from ..exceptions import MessageTimeout
 from ..signals import message_failed, message_handled, message_received
 from ..wire.codecs import encode
 from ..wire.context import MessageContext, current
@@ -69,13 +69,16 @@ class Delivery(msgspec.Struct, eq=False):
         if server.observed:
             self.started = server.loop.time()
             if message_received.receivers:
-                message_received.send(Server_, context=self.context)
+                message_received.send_robust(Server_, context=self.context)
         timeout = self.message.timeout
-        if timeout is not None or route.timeout is not None:
-            self._limit(timeout, route.timeout)
         if route.streams:
             self.task = start_task(server.loop, self._stream())
-        elif route.is_async:
+            return
+        if timeout is not None:
+            self.context.deadline = server.timers.time() + timeout
+        if route.is_async or route.timeout is not None:
+            self._limit(timeout, route.timeout)
+        if route.is_async:
             self.task = start_task(server.loop, self._run_on_loop())
         else:
             server.threads.submit(self)
@@ -86,15 +89,10 @@ class Delivery(msgspec.Struct, eq=False):
         A thread cannot be stopped, so the caller's deadline only keeps a sync handler
         from starting too late; a stream's timeouts are for each item.
         """
-        route, timers = self.route, self.server.timers
-        if timeout is not None and not route.streams:
-            self.context.deadline = timers.time() + timeout
         if own is not None and (timeout is None or own < timeout):
             timeout = own
-        elif not route.is_async:
-            return
-        if timeout is not None and not route.streams:
-            self.bucket = timers.add(self, timeout)
+        if timeout is not None:
+            self.bucket = self.server.timers.add(self, timeout)
 
     def when_done(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback(delivery)`` once it is done, at once if it is."""
@@ -115,7 +113,9 @@ class Delivery(msgspec.Struct, eq=False):
         self.error = TimeoutError(TIMED_OUT)
         self.reply = Reply(self.message.id, None, _TIMED_OUT)
         where = self.route.handler.name
-        logger.warning("%s ran out of time for %s.", where, self.shown)
+        logger.warning(
+            "%s ran out of time for %s.", where, self.shown, extra=self._extra
+        )
         self.server.timed_out += 1
         self._end(RETRY)
         self._cancel_task()
@@ -129,7 +129,11 @@ class Delivery(msgspec.Struct, eq=False):
     def run(self) -> None:
         """Run the handler; on a thread of the pool, which isolates its context."""
         context, route = self.context, self.route
-        if self.outcome is not None or self._is_too_late():
+        deadline = context.deadline
+        if self.outcome is not None:
+            return
+        if deadline is not None and self.server.timers.time() > deadline:
+            self._came_too_late()
             return
         current.set(context)
         try:
@@ -137,16 +141,16 @@ class Delivery(msgspec.Struct, eq=False):
             if self.respond is not None:
                 data = None if value is UNSET else route.encode(value)
                 self.reply = Reply(self.message.id, data)
-        except Exception as error:  # noqa: BLE001 - every error becomes an answer
-            self._fail(error)
+        except BaseException as error:
+            self._fail(error)  # sys.exit() of a handler is answered as well
+            if isinstance(error, KeyboardInterrupt):
+                raise
 
-    def _is_too_late(self) -> bool:
-        """Whether the caller gave up while the message waited for a thread."""
-        deadline = self.context.deadline
-        if deadline is None or self.server.timers.time() < deadline:
-            return False
-        self._fail(MessageTimeout(TIMED_OUT))
-        return True
+    def _came_too_late(self) -> None:
+        """The caller gave up while the message waited for a thread."""
+        self.error = MessageTimeout(TIMED_OUT)
+        self.reply = Reply(self.message.id, None, _TIMED_OUT)
+        logger.warning("No thread in time for %s.", self.shown, extra=self._extra)
 
     def finish(self) -> None:
         """Take note of the thread's result; on the loop."""
@@ -162,10 +166,10 @@ class Delivery(msgspec.Struct, eq=False):
             if self.respond is not None:
                 data = None if value is UNSET else route.encode(value)
                 self.reply = Reply(self.message.id, data)
-        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
             self._fail(error)
-        except BaseException:
-            self._end(RETRY)
+        except BaseException as error:
+            self._cut_short(error)
             raise
         self._end(ACK if self.error is None else RETRY)
 
@@ -175,12 +179,18 @@ class Delivery(msgspec.Struct, eq=False):
             async with aclosing(await self._items()) as items:
                 await self._send_items(items)
             self.reply = Reply(self.message.id)
-        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
             self._fail(error)
-        except BaseException:
-            self._end(RETRY)
+        except BaseException as error:
+            self._cut_short(error)
             raise
         self._end(ACK if self.error is None else RETRY)
+
+    def _cut_short(self, error: BaseException) -> None:
+        """Answer also when the handler awaited what somebody else cancelled."""
+        if self.outcome is None:
+            self._fail(error)
+            self._end(RETRY)
 
     async def _items(self) -> Any:
         route, context = self.route, self.context
@@ -194,14 +204,18 @@ class Delivery(msgspec.Struct, eq=False):
 
     async def _send_items(self, items: Any) -> None:
         id_, respond, timeout = self.message.id, self.respond, self.route.timeout
-        encode_item = self.route.encode
-        while True:
-            async with asyncio.timeout(timeout):
-                try:
-                    item = await anext(items)
-                except StopAsyncIteration:
-                    return
-            if respond is None or self.outcome is not None:
+        encode_item, timers = self.route.encode, self.server.timers
+        while self.outcome is None:
+            # No asyncio.timeout(): it would wait for a thread that hangs to end.
+            if timeout is not None:
+                self.bucket = timers.add(self, timeout)
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
+                return
+            if self.bucket is not None:
+                self.bucket.pop(self, None)
+            if respond is None:
                 continue
             data = None if item is UNSET else encode_item(item)
             waiting = respond(Reply(id_, data, None, last=False))
@@ -215,7 +229,13 @@ class Delivery(msgspec.Struct, eq=False):
         self.error = error
         if not is_expected(error):
             name = self.route.handler.name
-            logger.error("%s failed for %s.", name, self.shown, exc_info=error)
+            logger.error(
+                "%s failed for %s.",
+                name,
+                self.shown,
+                exc_info=error,
+                extra=self._extra,
+            )
         if self.respond is not None:
             self.reply = Reply(self.message.id, None, _error_text(error))
 
@@ -232,31 +252,53 @@ class Delivery(msgspec.Struct, eq=False):
         if reply is not None and respond is not None:
             try:
                 waiting = respond(reply)
-            except MicroserviceError as error:
+            except Exception as error:  # noqa: BLE001 - Nest's seams raise anything
                 waiting = self._answer_with(error, respond)
             if waiting is not None and hasattr(waiting, "close"):
                 waiting.close()  # this was the last: nothing is left to hold back
-        if server.observed:
-            self._observe()
         if self.callback is not None:
             self.callback(self)
+        if server.observed:
+            self._observe()
 
-    def _answer_with(self, error: MicroserviceError, respond: "Respond") -> Any:
+    def _answer_with(self, error: Exception, respond: "Respond") -> Any:
         """Answer the fixed error where the answer itself cannot be sent."""
-        logger.error("No answer to %s: %s", self.shown, error)
-        return respond(Reply(self.message.id, None, _INTERNAL))
+        logger.error("No answer to %s: %s", self.shown, error, extra=self._extra)
+        try:
+            return respond(Reply(self.message.id, None, _INTERNAL))
+        except Exception:
+            logger.exception("Nor can the error be sent.", extra=self._extra)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a thread that still runs it does so for nobody."""
+        return self.outcome is not None
+
+    def __repr__(self) -> str:
+        return f"<{self.route.handler.name} for {self.shown}>"
 
     def _observe(self) -> None:
         seconds = self.server.loop.time() - self.started
         if self.server.log_messages:
             outcome = "ok" if self.error is None else type(self.error).__name__
-            logger.info("%s %s %.1f ms", self.shown, outcome, seconds * 1000)
+            logger.info(
+                "%s %s %.1f ms",
+                self.shown,
+                outcome,
+                seconds * 1000,
+                extra=self._extra,
+            )
         if self.error is not None:
-            message_failed.send(
+            message_failed.send_robust(
                 Server_, context=self.context, exception=self.error, seconds=seconds
             )
         else:
-            message_handled.send(Server_, context=self.context, seconds=seconds)
+            message_handled.send_robust(Server_, context=self.context, seconds=seconds)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        """Name the message to ``log.MessageFilter``, wherever the record is made."""
+        return {"message_context": self.context}
 
     @property
     def shown(self) -> str:
@@ -272,7 +314,7 @@ Server_: Any = Delivery
 def _error_text(error: BaseException) -> bytes:
     try:
         return encode(error_value(error))
-    except TypeError:
+    except Exception:
         logger.exception("The error value of %s cannot travel.", type(error).__name__)
         return _INTERNAL
 
@@ -296,62 +338,3 @@ else:
     ) -> asyncio.Task[None]:
         """Run a coroutine in a task."""
         return loop.create_task(coroutine)
-
-
-class Fanout:
-    """An event that several handlers listen to: done when all of them are."""
-
-    def __init__(self, message: Message, respond: "Respond | None") -> None:
-        self.message = message
-        self.respond = respond
-        self.outcome: str | None = None
-        self.parts: list[Delivery] = []
-        self._left = 0
-        self._callback: Callable[[Any], None] | None = None
-
-    def start(self, parts: list[Delivery]) -> None:
-        """Run all handlers in parallel."""
-        self.parts = parts
-        self._left = len(parts)
-        for part in parts:
-            part.start()
-            part.when_done(self._part_done)
-
-    def _part_done(self, _: Delivery) -> None:
-        self._left -= 1
-        if self._left:
-            return
-        outcomes = {part.outcome for part in self.parts}
-        self.outcome = ACK if outcomes == {ACK} else RETRY
-        if self.respond is not None:
-            self.respond(Reply(self.message.id))
-        if self._callback is not None:
-            self._callback(self)
-
-    def when_done(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback(delivery)`` once all are done."""
-        if self.outcome is not None:
-            callback(self)
-        else:
-            self._callback = callback
-
-    def cancel(self) -> None:
-        """Cancel every handler."""
-        for part in self.parts:
-            part.cancel()
-
-
-class Unhandled:
-    """A message that no handler takes: answered so, never acknowledged."""
-
-    outcome: str | None = DEAD
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-
-    def when_done(self, callback: Callable[[Any], None]) -> None:
-        """It is done already."""
-        callback(self)
-
-    def cancel(self) -> None:
-        """Nothing runs."""

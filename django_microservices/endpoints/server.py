@@ -7,8 +7,9 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..concurrency.timers import Timers
+from ..dispatch.bridge import Pool
 from ..dispatch.handlers import Handler
-from ..dispatch.middleware import Pool, compose
+from ..dispatch.middleware import compose
 from ..dispatch.registry import Registry
 from ..exceptions import MicroserviceError, NotConnected, TransportRefused
 from ..signals import message_failed, message_handled, message_received
@@ -17,16 +18,20 @@ from ..wire.messages import UNSET, Message, Reply
 from ..wire.status import Status, StatusStream
 from ..wire.text import shown
 from .backoff import SERVER_CAP, Backoff
-from .delivery import Delivery, Fanout, Route, Unhandled
+from .delivery import Delivery, Route
+from .fanout import Fanout, Unhandled, answer
 from .listeners import Listeners
 
 if TYPE_CHECKING:
-    from ..transports.base import Intake, Respond, Transport
     from ..transports.base import Delivery as AnyDelivery
+    from ..transports.base import Intake, Respond, Transport
 
 logger = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 1024
+_TICK = 0.005  # seconds between two looks at what is still in flight, while draining
+# A listener that held this many seconds was a good one: waits begin short again.
+STEADY = 1.0
 
 
 class Threads(Pool, Protocol):
@@ -66,10 +71,13 @@ class Server:
         self.unhandled = 0
         self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None
+        self._draining = False
 
     # --- life ---
 
-    async def start(self, make_threads: Callable[[bool], tuple[Threads, Threads]]) -> None:
+    async def start(
+        self, make_threads: Callable[[bool], tuple[Threads, Threads]]
+    ) -> None:
         """Return when messages are really consumed.
 
         ``make_threads(in_process)`` gives the pools for handlers and for streams.
@@ -98,13 +106,16 @@ class Server:
             for signal in (message_received, message_handled, message_failed)
         )
         self._stopping = asyncio.Event()
+        self._draining = False
         self._ready: asyncio.Future[None] = self.loop.create_future()
         self._requests: dict[str, list[Route]] = {}
         self._events: dict[str, list[Route]] = {}
         self._routes = {h: self._route(h) for h in self.registry.handlers}
 
     def _route(self, handler: Handler) -> Route:
-        chain = compose(handler, self.config.middleware, self.threads)
+        chain = compose(
+            handler, self.config.middleware, self.threads, self.streams
+        )
         return Route(
             handler,
             chain.call,
@@ -118,7 +129,7 @@ class Server:
         """Consume, and begin again for ever when the wire ends."""
         backoff = Backoff(SERVER_CAP)
         attempts = self.transport.retry_attempts
-        while not self._stopping.is_set():
+        while not self._draining:
             self.status.change(Status.CONNECTING)
             try:
                 await self._consume(backoff)
@@ -130,8 +141,11 @@ class Server:
                 if attempts is not None and backoff.tries >= attempts:
                     self._give_up(error)
                     return
+            except Exception as error:
+                logger.exception("The transport of server %r failed.", self.name)
+                self._give_up(error)
+                return
             await self._wait(backoff)
-        self.status.change(Status.CLOSED)
 
     async def _consume(self, backoff: Backoff) -> None:
         async with self.transport.serve(
@@ -141,7 +155,7 @@ class Server:
             limit=self.config.concurrency,
         ) as intake:
             self._intake = intake
-            backoff.reset()
+            entered = self.loop.time()
             self.status.change(Status.CONNECTED)
             self.listeners.call("connect")
             if not self._ready.done():
@@ -154,6 +168,9 @@ class Server:
             finally:
                 stopping.cancel()
                 self._intake = None
+                if self.loop.time() - entered > STEADY:
+                    backoff.reset()
+                self.listeners.call("disconnect")
             if not self._stopping.is_set():
                 reason = intake.closed.result()
                 raise reason or NotConnected("the wire ended")
@@ -172,8 +189,9 @@ class Server:
         self.listeners.call("error", error)
 
     async def _wait(self, backoff: Backoff) -> None:
-        delay = self.transport.retry_delay
-        seconds = backoff.next() if delay is None else delay
+        seconds, delay = backoff.next(), self.transport.retry_delay
+        if delay is not None:
+            seconds = delay
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -183,12 +201,13 @@ class Server:
     @property
     def is_ready(self) -> bool:
         """Whether messages are consumed now."""
-        return self.status.value in {Status.CONNECTED, Status.UNBLOCKED}
+        consumes = self.status.value in {Status.CONNECTED, Status.UNBLOCKED}
+        return consumes and not self._draining
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it gave up: no retry would help."""
-        return self._task is not None and self._task.done()
+    async def ended(self) -> None:
+        """Return when it gave up for good, since no retry would help."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
 
     @property
     def address(self) -> str:
@@ -210,31 +229,41 @@ class Server:
 
     async def drain(self) -> None:
         """Take nothing new; return when everything accepted is done."""
+        self._begin_end()
         if self._intake is not None:
             await self._intake.pause()
-        while self.in_flight:
-            done = self.loop.create_future()
-            self._drained(done)
-            await done
-
-    def _drained(self, done: asyncio.Future[None]) -> None:
-        """Resolve ``done`` when the tick found nothing in flight."""
-        if done.done():
-            return
-        if self.in_flight:
-            self.loop.call_later(0.005, self._drained, done)
-        else:
-            done.set_result(None)
+        while self.in_flight:  # noqa: ASYNC110 - an event would cost every message
+            await asyncio.sleep(_TICK)
 
     async def stop(self) -> None:
         """Cancel what is left and leave the transport's block."""
-        if self._task is None:
-            return
+        self._begin_end()
         for delivery in tuple(self.in_flight):
             delivery.cancel()
-        self._stopping.set()
-        await asyncio.wait((self._task,))
-        self.listeners.call("disconnect")
+        if self._task is not None:
+            self._stopping.set()
+            await asyncio.wait((self._task,))
+            self._ready.cancel()
+        self.status.change(Status.CLOSED)
+
+    def _begin_end(self) -> None:
+        """Connect no more; what is still connecting is given up."""
+        self._draining = True
+        if self.status.value is Status.CONNECTING and self._task is not None:
+            self._task.cancel()
+        self.status.change(Status.DRAINING)
+
+    def expire_overdue(self) -> None:
+        """Free the places of sync handlers whose callers gave up.
+
+        Their threads cannot be stopped. Called now and then, since a timer for each
+        message would cost all of them.
+        """
+        now = self.timers.time()
+        for delivery in tuple(self.in_flight):
+            deadline = delivery.context.deadline
+            if deadline is not None and deadline < now:
+                delivery.expire()
 
     # --- messages ---
 
@@ -303,5 +332,5 @@ class Server:
         pattern = shown(message.pattern.route)
         logger.warning("Server %r has no handler for %s %s.", self.name, kind, pattern)
         if respond is not None:
-            respond(Reply(message.id, missing=True))
+            answer(respond, Reply(message.id, missing=True))
         return Unhandled(message)

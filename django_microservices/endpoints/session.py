@@ -111,8 +111,7 @@ class Session:
             return
         self.draining = True
         self._retire(None)
-        if not self.pending:
-            self.stop()
+        self.stop_if_idle()
 
     # --- calls ---
 
@@ -150,9 +149,7 @@ class Session:
         else:
             call.receive(reply)
 
-    def forget(self, call: Call, *, answered: bool) -> None:
-        """A call ended, however it did."""
-        self.pending.pop(call.id, None)
-        self.link.forget(call.id, answered=answered)
-        if self.draining and not self.pending:
+    def stop_if_idle(self) -> None:
+        """End a session that the server asked to leave, when nothing waits on it."""
+        if not self.pending:
             self.stop()

@@ -13,12 +13,16 @@ from ..signals import microservice_ready, microservice_starting, microservice_st
 
 logger = logging.getLogger(__name__)
 
+WATCH_INTERVAL = 1.0  # seconds between two looks at what hangs
+STUCK_AFTER = 1.0  # seconds that a thread may go on for nobody
+
 
 class Microservice:
     """Several servers on one loop, with their threads.
 
     ``drain_timeout`` and ``database_max_age`` are in seconds; ``clients`` are closed
-    on this loop at the end.
+    on this loop at the end. ``stuck`` is the number of threads that hang in handlers
+    that nobody awaits any more.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Microservice:
         self.database_max_age = database_max_age
         self.drain_timeout = drain_timeout
         self._pools: tuple[Threads, Threads] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.stuck = 0
 
     async def start(self) -> None:
         """Start every server; return when all of them consume.
@@ -49,10 +55,11 @@ class Microservice:
             async with asyncio.TaskGroup() as group:
                 for server in self.servers:
                     group.create_task(server.start(self._threads))
-        except BaseExceptionGroup as errors:
+            microservice_ready.send(type(self), microservice=self)
+        except BaseException as error:  # noqa: BLE001 - it travels on
             await self.stop()
-            raise _first(errors) from None
-        microservice_ready.send(type(self), microservice=self)
+            raise _first(error) from None
+        self._watch = asyncio.create_task(self._keep_watch())
 
     def _threads(self, in_process: bool) -> tuple[Any, Any]:  # noqa: FBT001
         loop = asyncio.get_running_loop()
@@ -78,29 +85,47 @@ class Microservice:
 
     async def ended(self) -> Server:
         """Return the first server that gives up for good."""
+        tasks = {asyncio.ensure_future(s.ended()): s for s in self.servers}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return tasks[done.pop()]
+
+    async def _keep_watch(self) -> None:
         while True:
+            await asyncio.sleep(WATCH_INTERVAL)
             for server in self.servers:
-                if server.has_ended:
-                    return server
-            await asyncio.sleep(0.2)
+                server.expire_overdue()
+            self.stuck = sum(pool.relieve(STUCK_AFTER) for pool in self._pools or ())
 
     async def drain(self) -> bool:
         """Take nothing new and finish what was accepted, within ``drain_timeout``.
 
         Returns whether everything was finished.
         """
-        microservice_stopping.send(type(self), microservice=self)
+        microservice_stopping.send_robust(type(self), microservice=self)
         try:
             async with asyncio.timeout(self.drain_timeout):
-                await asyncio.gather(*(server.drain() for server in self.servers))
+                return await self._drain_all()
         except TimeoutError:
             left = sum(len(server.in_flight) for server in self.servers)
             logger.warning("%d messages were not finished in time.", left)
             return False
-        return True
+
+    async def _drain_all(self) -> bool:
+        drains = (server.drain() for server in self.servers)
+        results = await asyncio.gather(*drains, return_exceptions=True)
+        errors = [result for result in results if result is not None]
+        for error in errors:
+            logger.error("A server could not drain.", exc_info=error)
+        return not errors
 
     async def stop(self) -> None:
         """Cancel what is left, close every connection and stop the threads."""
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.gather(*(server.stop() for server in self.servers))
         await asyncio.gather(*(client.aclose() for client in self.clients))
         for pool in self._pools or ():
@@ -109,8 +134,7 @@ class Microservice:
         self._pools = None
 
 
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = errors
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

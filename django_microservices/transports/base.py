@@ -92,7 +92,7 @@ class Transport:
     stream_links: ClassVar[bool] = False
     """Each stream has a link of its own, with ``pause_reading``/``resume_reading``."""
     listens: ClassVar[bool] = False
-    """A server binds ``host`` itself, open to all whom ``tls_options`` do not refuse."""
+    """A server binds ``host``, open to all whom ``tls_options`` do not refuse."""
     in_process: ClassVar[bool] = False
     """Handlers run on the caller's own loop and thread (tests)."""
 

@@ -68,7 +68,12 @@ class MemoryTransport(Transport):
         if intake is None:
             message = f"no server with the memory transport {self.name!r} runs here"
             raise NotConnected(message)
-        yield Link(intake, receive)
+        link = Link(intake, receive)
+        intake.closed.add_done_callback(link.end)
+        try:
+            yield link
+        finally:
+            intake.closed.remove_done_callback(link.end)
 
 
 class Intake:
@@ -105,14 +110,14 @@ class Link:
         self.receive = receive
         self.closed: asyncio.Future[BaseException | None] = intake.loop.create_future()
         self.deliveries: dict[Any, Delivery] = {}
-        intake.closed.add_done_callback(self._end)
 
     @property
     def driver(self) -> Intake:
         """The server's half."""
         return self.intake
 
-    def _end(self, _: Any) -> None:
+    def end(self, _: Any) -> None:
+        """Say that the server is gone."""
         if not self.closed.done():
             self.closed.set_result(ConnectionLost("the server has stopped"))
 

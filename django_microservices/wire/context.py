@@ -100,7 +100,9 @@ class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
 
     def _settle(self, verb: str, detail: Any) -> None:
         if self.settle is None:
-            message = f"{verb}(): the wire of server {self.server!r} acknowledges nothing."
+            message = (
+                f"{verb}(): the wire of server {self.server!r} acknowledges nothing."
+            )
             raise NotImplementedError(message)
         self.settle(verb, detail)
 

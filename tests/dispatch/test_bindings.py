@@ -42,7 +42,7 @@ async def double(value: Any, parameter: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "sources,members,args,kwargs",
+    ("sources", "members", "args", "kwargs"),
     [
         ([], NO_MEMBERS, (), {}),
         ([context_], NO_MEMBERS, (CONTEXT,), {}),
@@ -60,6 +60,11 @@ async def test_arguments_are_bound(
     """Each shape of a handler, with both bindings."""
     assert bind_for(sources, members)(5, CONTEXT) == (args, kwargs)
     assert await abind_for(sources, members)(5, CONTEXT) == (args, kwargs)
+
+
+def test_a_source_tells_its_steps() -> None:
+    """The part and the pipes behind it."""
+    assert piped.parts == (piped.part, *piped.pipes)
 
 
 async def test_blocking_steps_run_where_the_caller_says() -> None:

@@ -91,7 +91,8 @@ def provided(source: Any, context: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "function,is_async", [(Service, False), (aservice, True), (AsyncFactory(), True)]
+    ("function", "is_async"),
+    [(Service, False), (aservice, True), (AsyncFactory(), True)],
 )
 def test_a_step_knows_how_it_is_called(function: Any, is_async: object) -> None:
     """A sync step may use the database; an async one has its own ways."""
@@ -134,7 +135,7 @@ def test_a_factory_may_do_without_a_message() -> None:
 
 def test_a_factory_that_needs_a_message_says_so() -> None:
     """By its name."""
-    with pytest.raises(LookupError, match="of_message.* no message is being handled"):
+    with pytest.raises(LookupError, match=r"of_message.* no message is being"):
         provided(of_message, None)
 
 
@@ -146,16 +147,29 @@ def wants_a_name(*, a: int) -> None:
     """Require a name that nobody knows."""
 
 
-@pytest.mark.parametrize("factory,names", [(wants_two, "a, b"), (wants_a_name, "a")])
+@pytest.mark.parametrize(
+    ("factory", "names"), [(wants_two, "a, b"), (wants_a_name, "a")]
+)
 def test_a_factory_that_requires_more_is_refused(factory: Any, names: str) -> None:
     """At registration, with the names."""
     with pytest.raises(ImproperlyConfigured, match=f"requires {names}"):
         provided(factory, None)
 
 
+def test_the_context_is_provided_to_handlers(message: Any) -> None:
+    """Where a parameter is annotated with it."""
+
+    def handler(context: MessageContext[Any]) -> None: ...
+
+    part = provider_of(handler, slots_of(handler)[0], resolve_client)
+    assert part.call(message, {}) is message
+
+
 def test_a_source_is_a_name_or_a_factory() -> None:
     """Anything else is refused with the parameter's name."""
-    with pytest.raises(ImproperlyConfigured, match=r"parameter 'value': Inject\(5\) is"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"parameter 'value': Inject\(5\) is"
+    ):
         provided(5, None)
 
 
@@ -327,7 +341,7 @@ def test_the_methods_of_a_view_are_injected() -> None:
     class Page(Base): ...
 
     assert inject(Page, resolve_client) is Page
-    view = Page.as_view()
+    view: Any = Page.as_view()
     assert view(request_of(), pk=5).content == b"Service 5"
     assert view(request_of("post")).status_code == 200
     with pytest.raises(TypeError):

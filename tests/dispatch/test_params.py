@@ -152,7 +152,7 @@ def test_members_are_validated_together() -> None:
         a: Annotated[int, Payload("a")], b: Annotated[int, Payload("b")]
     ) -> None: ...
 
-    with pytest.raises(PayloadError, match="a: Expected .*; b: `b` is missing"):
+    with pytest.raises(PayloadError, match=r"a: Expected .*; b: `b` is missing"):
         bound(handler, b'{"a":"x"}')
 
 

@@ -1,4 +1,4 @@
-"""Payloads: which adapter reads an annotation, missing payloads, the one error shape."""
+"""Payloads: which adapter reads a type, missing payloads, the one error shape."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -75,14 +75,18 @@ def test_a_single_error_is_the_message() -> None:
 
 def test_several_errors_have_a_common_message() -> None:
     """Several errors: the message says that there are some."""
-    error = PayloadError([{"path": "a", "message": "A."}, {"path": "", "message": "B."}])
+    error = PayloadError(
+        [{"path": "a", "message": "A."}, {"path": "", "message": "B."}]
+    )
     assert error.as_error()["message"] == "Validation failed."
     assert str(error) == "a: A.; B."
 
 
 def test_errors_are_bounded() -> None:
     """A payload of many errors, or a long one, does not make a long answer."""
-    error = PayloadError({"path": "p" * 9999, "message": "m" * 9999} for _ in range(999))
+    error = PayloadError(
+        {"path": "p" * 9999, "message": "m" * 9999} for _ in range(999)
+    )
     assert len(error.errors) == payloads.MAX_ERRORS
     assert len(error.errors[0]["path"]) == payloads.MAX_TEXT
     assert len(error.errors[0]["message"]) == payloads.MAX_TEXT
@@ -96,7 +100,7 @@ def test_errors_are_put_under_a_member() -> None:
 
 
 @pytest.mark.parametrize(
-    "path,more,expected",
+    ("path", "more", "expected"),
     [("", "a", "a"), ("a", "", "a"), ("a", "b", "a.b"), ("a", "[1]", "a[1]")],
 )
 def test_paths_are_joined(path: str, more: str, expected: str) -> None:

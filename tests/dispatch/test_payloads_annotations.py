@@ -48,7 +48,7 @@ def test_plain_python_is_asked_for_by_any(annotation: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,expected",
+    ("annotation", "expected"),
     [(int | UnsetType, True), (Any, True), (Alias, True), (int | None, False)],
 )
 def test_unset_is_admitted_by_name(annotation: Any, expected: object) -> None:
@@ -64,7 +64,7 @@ def test_the_default_of_what_admits_unset_is_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,expected",
+    ("annotation", "expected"),
     [
         (int | UnsetType, int),
         (int | str | UnsetType, int | str),

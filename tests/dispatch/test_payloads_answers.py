@@ -67,7 +67,10 @@ def test_a_type_that_contains_itself_is_written() -> None:
 
 def test_an_instance_of_the_type_is_written_as_it_is() -> None:
     """Nothing is validated that is of the type already."""
-    assert shaping_encoder(UserOut)(UserOut("ada")) == b'{"username":"ada","first_name":""}'
+    assert (
+        shaping_encoder(UserOut)(UserOut("ada"))
+        == b'{"username":"ada","first_name":""}'
+    )
 
 
 def test_a_model_instance_becomes_its_fields() -> None:
@@ -147,7 +150,7 @@ def test_types_that_cannot_be_read_may_still_be_written(annotation: Any) -> None
 
 def test_an_answer_that_does_not_fit_is_refused() -> None:
     """The error says what was promised and where it was not kept."""
-    with pytest.raises(EncodingError, match="does not fit UserOut: .*username"):
+    with pytest.raises(EncodingError, match=r"does not fit UserOut: .*username"):
         shaping_encoder(UserOut)({})
 
 

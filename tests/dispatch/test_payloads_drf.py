@@ -40,6 +40,8 @@ class GroupSerializer(serializers.ModelSerializer):  # type: ignore[misc]
     """Shapes a model."""
 
     class Meta:
+        """Its fields."""
+
         model = Group
         fields = ("name",)
 
@@ -74,7 +76,7 @@ def test_a_list_of_serializers_is_many() -> None:
 
 
 @pytest.mark.parametrize(
-    "value,path",
+    ("value", "path"),
     [
         ({"items": [{"sku": "a"}, {}]}, "items[1].sku"),
         ({"items": [{"sku": "a", "sizes": [1, "x"]}]}, "items[0].sizes[1]"),

@@ -50,7 +50,7 @@ def test_the_handler_gets_a_valid_form(encoded: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value,path,message",
+    ("value", "path", "message"),
     [
         ({}, "amount", "This field is required."),
         ({"amount": 13}, "", "Not today."),

@@ -29,7 +29,12 @@ def errors_of(read: Any, data: Any) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"id":1,"name":"a","x":0}', {"id": 1, "name": "a"}, msgspec.Raw(b'{"id":1,"name":"a"}')]
+    "data",
+    [
+        b'{"id":1,"name":"a","x":0}',
+        {"id": 1, "name": "a"},
+        msgspec.Raw(b'{"id":1,"name":"a"}'),
+    ],
 )
 def test_members_are_read_from_any_form(data: Any) -> None:
     """Encoded or plain, what is not asked for is left alone."""

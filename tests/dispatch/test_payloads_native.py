@@ -86,7 +86,7 @@ def test_it_claims_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,raw,expected",
+    ("annotation", "raw", "expected"),
     [
         (int, b"1", 1),
         (list[int], b"[1]", [1]),
@@ -118,7 +118,7 @@ def test_types_are_read(annotation: Any, raw: bytes, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,raw,path,message",
+    ("annotation", "raw", "path", "message"),
     [
         (int, b'"1"', "", "Expected `int`, got `str`"),
         (Annotated[int, msgspec.Meta(ge=1)], b"0", "", "Expected `int` >= 1"),
@@ -173,10 +173,12 @@ def test_what_is_not_json_is_the_callers_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,hint",
+    ("annotation", "hint"),
     [(list[Unknown], "name a type that has fields"), (list[object], "use Any")],
 )
-def test_a_class_that_nothing_reads_is_refused_at_once(annotation: Any, hint: str) -> None:
+def test_a_class_that_nothing_reads_is_refused_at_once(
+    annotation: Any, hint: str
+) -> None:
     """At registration rather than with every message."""
     with pytest.raises(TypeError, match=hint):
         decoder_for(annotation)

@@ -54,7 +54,7 @@ class Opaque:
 
 
 @pytest.mark.parametrize(
-    "annotation,expected",
+    ("annotation", "expected"),
     [
         (Item, True),
         (Point, True),
@@ -77,7 +77,7 @@ def test_it_needs_no_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation,raw,expected",
+    ("annotation", "raw", "expected"),
     [
         (Item, b'{"sku":"a"}', Item(sku="a")),
         (list[Item], b'[{"sku":"a"}]', [Item(sku="a")]),
@@ -118,7 +118,9 @@ def test_a_model_is_written_by_alias() -> None:
     """What is read under an alias is written under it."""
     moment = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
     order = Order(items=[], placedAt=moment)
-    assert encoder_for(Order)(order) == b'{"items":[],"placedAt":"2020-01-02T00:00:00Z"}'
+    assert (
+        encoder_for(Order)(order) == b'{"items":[],"placedAt":"2020-01-02T00:00:00Z"}'
+    )
 
 
 @pytest.mark.parametrize("answer", [{"username": "ada"}, User(username="ada")])

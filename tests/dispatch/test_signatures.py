@@ -93,7 +93,7 @@ def test_a_marked_parameter_is_no_context() -> None:
 
 
 @pytest.mark.parametrize(
-    "function,expected",
+    ("function", "expected"),
     [
         (Service, "url"),
         (Service(), "data"),
@@ -106,7 +106,9 @@ def test_hints_are_found_on_any_callable(function: Any, expected: str) -> None:
     assert expected in resolve_hints(function)
 
 
-@pytest.mark.parametrize("text", ["Decimal", "list[Decimal]", "msgspec.Nowhere", "int |"])
+@pytest.mark.parametrize(
+    "text", ["Decimal", "list[Decimal]", "msgspec.Nowhere", "int |"]
+)
 def test_an_unresolved_annotation_is_named(text: str) -> None:
     """With the handler, the parameter and the cure."""
 

@@ -61,7 +61,8 @@ class NestClient:
     ``client`` in each method is a port, or a mapping of Nest's TCP options, besides
     ``metadata`` (sent with every packet) and ``name`` (calls with different names go
     over different connections). Other keywords: ``take`` (unsubscribe after so many
-    values) and ``timeout`` in milliseconds.
+    values), ``timeout`` in milliseconds, and ``js``, a JavaScript expression for data
+    that JSON cannot write.
     """
 
     def __init__(self, package: Path = NEST) -> None:
@@ -76,9 +77,11 @@ class NestClient:
         """Do one thing, while this loop goes on; see :meth:`call`."""
         return _answer(await self._aask(op, client, command))
 
-    async def send(self, client: Any, pattern: Any, data: Any, **limits: Any) -> Answer:
+    async def send(
+        self, client: Any, pattern: Any, data: Any = None, **more: Any
+    ) -> Answer:
         """Send a request, and collect everything that comes back."""
-        return await self.acall("send", client, pattern=pattern, data=data, **limits)
+        return await self.acall("send", client, pattern=pattern, data=data, **more)
 
     async def emit(self, client: Any, pattern: Any, data: Any) -> Answer:
         """Emit an event."""

@@ -54,7 +54,7 @@ class Command:
 async def manage(
     *args: str, database: Path, path: Path | None = None, **settings: Any
 ) -> AsyncIterator[Command]:
-    """Run ``manage.py`` with ``settings`` over those of the tests; end it at the end."""
+    """Run ``manage.py`` with ``settings`` over those of the tests, and end it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
@@ -121,5 +121,5 @@ def is_open(port: int) -> bool:
 async def closed(port: int) -> None:
     """Return when nobody accepts connections any more."""
     async with asyncio.timeout(PATIENCE):
-        while is_open(port):
+        while is_open(port):  # noqa: ASYNC110 - a port tells nobody
             await asyncio.sleep(0.01)

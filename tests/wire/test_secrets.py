@@ -45,7 +45,7 @@ def test_secret_names(name: str) -> None:
     """What these name is secret, unless nothing or a switch is given."""
     assert is_secret("x", name)
     assert not is_secret(None, name)
-    assert not is_secret(False, name)  # noqa: FBT003 - the value in question
+    assert not is_secret(False, name)
 
 
 OPTIONS = {

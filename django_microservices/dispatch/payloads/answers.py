@@ -14,6 +14,7 @@ from ...exceptions import EncodingError
 from ...wire.codecs import encode
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
+_ROWS = (list, tuple, QuerySet, BaseManager)
 _WITH_FIELDS = (inspect.StructType, inspect.DataclassType)
 _LISTS = (
     inspect.ListType,
@@ -43,13 +44,13 @@ class Attributes:
 
 def readable(value: Any) -> Any:
     """Put what msgspec and pydantic can read in the place of Django's own objects."""
-    if type(value) in _SCALARS:
+    if type(value) in _SCALARS or isinstance(value, msgspec.Struct):
         return value
     if isinstance(value, Model):
         return Attributes(value)
     if isinstance(value, Promise):
         return str(value)
-    if isinstance(value, list | tuple | QuerySet | BaseManager):
+    if isinstance(value, _ROWS):
         return [readable(item) for item in rows_of(value)]
     if isinstance(value, dict):
         return {key: readable(item) for key, item in value.items()}

@@ -137,8 +137,8 @@ def _rows(named: Iterable[str] | None) -> Iterator[tuple[str, ...]]:
             for pattern in handler.patterns:
                 row = (pattern.route, handler.kind, handler.name, runs(handler))
                 served.setdefault(row, []).append(server)
-    for (pattern, kind, name, how), names in sorted(served.items()):
-        yield shown(pattern), kind, name, ", ".join(names), how
+    for (route, kind, name, how), names in sorted(served.items()):
+        yield shown(route), kind, name, ", ".join(names), how
 
 
 async def _awaited(entry: Any) -> Any:

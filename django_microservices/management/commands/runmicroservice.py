@@ -13,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.utils import autoreload
 
-from ... import __version__
 from ...conf import create_microservice, service_name, setting
 from ...endpoints.server import Server
 from ...log import show_on_console
@@ -80,8 +79,9 @@ class Command(BaseCommand):
 
     def report(self, microservice: Microservice) -> None:
         """Write what runs; the last line says that it is ready."""
+        package: Any = apps.get_app_config("django_microservices").module
         self.stdout.write(
-            f"Django {django.get_version()}, django_microservices {__version__}, "
+            f"Django {django.get_version()}, {package.__name__} {package.__version__}, "
             f"settings {settings.SETTINGS_MODULE!r}, service {service_name()!r}, "
             f"{setting('SYNC_THREADS')} sync threads"
         )

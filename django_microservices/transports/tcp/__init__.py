@@ -1,14 +1,15 @@
 """Nest's TCP wire.
 
-``protocol`` cuts frames without I/O; ``connection`` is what both halves share;
-``intake`` serves, ``link`` calls; ``tls`` reads certificates; ``transport`` has the
-options and opens the halves.
+``protocol`` cuts frames without I/O; ``connection`` is what both halves share, and
+``sockets`` what it asks of a socket; ``intake`` serves, each connection a ``peer``;
+``link`` calls; ``extension`` names what is ours and not Nest's; ``tls`` reads
+certificates; ``transport`` has the options and opens the halves.
 """
 
 from typing import TypeAlias
 
 from ...wire.context import MessageContext
-from .intake import TCPWire
+from .peer import TCPWire
 from .protocol import JsonSocket
 from .tls import PeerIdentity, TLSOptions
 from .transport import TCPTransport

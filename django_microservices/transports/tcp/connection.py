@@ -1,16 +1,14 @@
 """One TCP connection: frames in, frames out, limits on both ways."""
 
 import asyncio
-import logging
-import socket
 from typing import TYPE_CHECKING, Any, cast
 
-from ...exceptions import ConnectionLost, MessageTooLarge
+from ...exceptions import ConnectionLost, InvalidMessage, MessageTooLarge
+from .protocol import units
+from .sockets import address_text, has_vanished, set_options
 
 if TYPE_CHECKING:
     from .transport import TCPTransport
-
-logger = logging.getLogger(__name__)
 
 # Output is handed over before the tick ends once it has this many texts, so that the
 # peer works on the first part while we make the rest. uvloop sends at once what is over
@@ -18,21 +16,35 @@ logger = logging.getLogger(__name__)
 EAGER = 32
 EAGER_BYTES = 32 * 1024
 HIGH_WATER = 256
+# The end of the handshake, still unsent when TLS is ready, counts: were it over the high
+# water, reading would stop before the first message, and nothing would ever send it.
+TLS_HIGH_WATER = 64 * 1024
+
+AT_ONCE = 512
+"""Frames that one tick handles at most, so that no peer holds the loop."""
 LINGER = 1.0
+CHECK = 3.0
 
 
 class Connection(asyncio.Protocol):
-    """What both halves share. Subclasses handle :meth:`frame_received`."""
+    """What both halves share. Subclasses handle :meth:`texts_received`.
+
+    ``lost`` says that nothing can be written any more, ``deaf`` that we do not read,
+    ``paused`` that the peer does not, ``reason`` why the connection ended.
+    """
 
     __slots__ = (
+        "_began",
         "_drained",
         "_frame_timer",
         "_out",
         "_out_size",
+        "deaf",
         "heard",
-        "lost",
         "loop",
+        "lost",
         "max_size",
+        "name",
         "options",
         "paused",
         "peer_ended",
@@ -49,14 +61,17 @@ class Connection(asyncio.Protocol):
         self.max_size = options.max_frame_size
         self.socket = options.new_socket()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.name: Any = None
         self.heard = 0.0
         self.lost = False
+        self.deaf = False
         self.paused = False
         self.peer_ended = False
         self.reason: str | None = None
         self._out: list[bytes] = []
         self._out_size = 0
         self._drained: asyncio.Future[None] | None = None
+        self._began = 0.0
         self._frame_timer: asyncio.TimerHandle | None = None
 
     # --- life ---
@@ -64,44 +79,59 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket up."""
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        plain = self.options.tls_options is None
+        high = HIGH_WATER if plain else TLS_HIGH_WATER
+        self.transport.set_write_buffer_limits(high=high)
+        self.name = transport.get_extra_info("peername")
         self.heard = self.loop.time()
         set_options(transport.get_extra_info("socket"), no_delay=self.options.no_delay)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake who waits for the peer to read."""
-        self.lost = True
         if exc is not None and self.reason is None:
             self.reason = str(exc)
-        self._stop_frame_timer()
-        self._out.clear()
-        self._out_size = 0
+        self.stop_writing()
+        if self._frame_timer is not None:
+            self._frame_timer.cancel()
         self.resume_writing()
 
     def eof_received(self) -> bool:
-        """Keep the way out open: what was asked may still be answered."""
+        """The peer sends nothing more: close once what is written has gone out."""
         self.peer_ended = True
+        self._began = 0.0
+        self.end()
         return False
 
     def refuse(self, reason: str) -> None:
         """End the connection because of what the peer sent."""
-        if self.reason is None:
-            self.reason = reason
-            logger.warning("Closed the connection with %s: %s.", self.peer, reason)
-        self.flush()
-        self.transport.close()
+        self.explain(reason)
+        self.end()
 
     def abort(self, reason: str) -> None:
         """End the connection at once."""
+        self.explain(reason)
+        self.stop_writing()
+        self.transport.abort()
+
+    def explain(self, reason: str) -> None:
+        """Keep the first reason for the end."""
         if self.reason is None:
             self.reason = reason
-        self.transport.abort()
+
+    def end(self) -> None:
+        """Close; what was written has a moment to go out, TLS one to say goodbye."""
+        self.flush()
+        self.stop_writing()
+        if self.transport.is_closing():
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size() or not self.transport.can_write_eof():
+            self.loop.call_later(LINGER, self.transport.abort)
 
     @property
     def peer(self) -> str:
         """The peer's address, for people."""
-        name = self.transport.get_extra_info("peername")
-        return address_text(name)
+        return address_text(self.name)
 
     # --- in ---
 
@@ -111,29 +141,57 @@ class Connection(asyncio.Protocol):
         if self.reason is not None:
             return
         framing = self.socket
-        for text in framing.receive(data):
-            self.frame_received(text)
+        texts = framing.receive(data)
+        try:
+            self.texts_received(texts)
+        except InvalidMessage as error:
+            self.refuse(str(error))
+            return
         if framing.error is not None:
             self.refuse(framing.error)
-        elif framing.partial is not (self._frame_timer is not None):
+        elif not framing.partial:
+            self._began = 0.0
+        elif texts or not self._began:
             self._watch_frame()
 
-    def frame_received(self, text: bytes) -> None:
-        """Handle one complete text."""
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Handle what one read brought; :class:`InvalidMessage` ends the connection."""
         raise NotImplementedError
 
-    def _watch_frame(self) -> None:
-        seconds = self.options.incomplete_message_timeout
-        self._stop_frame_timer()
-        if self.socket.partial and seconds:
-            self._frame_timer = self.loop.call_later(
-                seconds, self.abort, f"a frame took more than {seconds:g} s"
-            )
+    def pause_reading(self) -> None:
+        """Let TCP hold the peer back."""
+        self.deaf = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
-    def _stop_frame_timer(self) -> None:
-        if self._frame_timer is not None:
-            self._frame_timer.cancel()
-            self._frame_timer = None
+    def resume_reading(self) -> None:
+        """Read on; that nothing was heard meanwhile was our doing."""
+        self.deaf = False
+        self.heard = self.loop.time()
+        if self._began:
+            self._began = self.heard
+        if not (self.peer_ended or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    # A frame's time counts from its first byte, and no later byte resets it. The timer
+    # is set again only when it fires: a busy peer begins a frame with every read.
+
+    def _watch_frame(self) -> None:
+        self._began = self.heard
+        seconds = self.options.incomplete_message_timeout
+        if self._frame_timer is None and seconds:
+            self._frame_timer = self.loop.call_later(seconds, self._check_frame)
+
+    def _check_frame(self) -> None:
+        self._frame_timer = None
+        if not self._began:
+            return
+        seconds = self.options.incomplete_message_timeout
+        left = seconds if self.deaf else self._began + seconds - self.loop.time()
+        if left > 0:
+            self._frame_timer = self.loop.call_later(left, self._check_frame)
+        else:
+            self.abort(f"a frame took more than {seconds:g} s")
 
     # --- out ---
 
@@ -167,6 +225,12 @@ class Connection(asyncio.Protocol):
         if limit and self.transport.get_write_buffer_size() > limit:
             self.abort(f"the peer left more than {limit} bytes unread")
 
+    def stop_writing(self) -> None:
+        """Write nothing more: the socket takes nothing."""
+        self.lost = True
+        self._out.clear()
+        self._out_size = 0
+
     def pause_writing(self) -> None:
         """The peer reads too slowly."""
         self.paused = True
@@ -184,40 +248,26 @@ class Connection(asyncio.Protocol):
         while self.paused and not self.lost:
             if self._drained is None:
                 self._drained = self.loop.create_future()
-            await asyncio.shield(self._drained)
+            done, _ = await asyncio.wait((self._drained,), timeout=CHECK)
+            if not done:
+                self.check_host()
         if self.lost:
             raise ConnectionLost(self.reason or "the connection ended")
 
-    def too_large(self, text: bytes) -> MessageTooLarge:
-        """Return the error for a text that the peer would refuse."""
-        return MessageTooLarge(
-            f"{len(text)} bytes are over max_frame_size "
-            f"({self.options.max_frame_size}): raise it on both ends, or send less."
-        )
+    def check_host(self) -> None:
+        """End the connection with a host that acknowledges nothing any more."""
+        if has_vanished(self.transport.get_extra_info("socket")):
+            self.abort("the peer's host has vanished")
 
+    def check_size(self, text: bytes) -> None:
+        """Raise :class:`MessageTooLarge` for a text that the peer would refuse.
 
-def address_text(name: Any) -> str:
-    """Write a socket's address as people do."""
-    if isinstance(name, tuple) and len(name) >= 2:  # noqa: PLR2004 - host and port
-        host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
-        return f"{host}:{name[1]}"
-    return str(name or "?")
-
-
-def set_options(sock: Any, *, no_delay: bool) -> None:
-    """No delay, and keep-alive so that a vanished host is seen within ten seconds."""
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE:
-        if hasattr(socket, name):  # not every option exists on every system
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-_KEEP_ALIVE = (
-    ("TCP_KEEPIDLE", 3),
-    ("TCP_KEEPINTVL", 3),
-    ("TCP_KEEPCNT", 2),
-    ("TCP_USER_TIMEOUT", 9000),
-)
+        Called only for texts that have too many bytes: the wire counts UTF-16 units.
+        """
+        length = units(text)
+        if length > self.max_size:
+            message = (
+                f"A message of {length} is over max_frame_size ({self.max_size}): "
+                "raise it on both ends, or send less."
+            )
+            raise MessageTooLarge(message)

@@ -1,15 +1,14 @@
 """The client's half of the TCP wire."""
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost, InvalidMessage
-from ...wire.codecs import encode, is_too_deep, write_message
+from ...wire.codecs import SHALLOW, encode, is_too_deep
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.status import Status
-from .connection import Connection
-from .intake import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
+from .connection import CHECK, LINGER, Connection
+from .extension import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -17,10 +16,14 @@ if TYPE_CHECKING:
     from ..base import Changed, Receive
     from .transport import TCPTransport
 
-logger = logging.getLogger(__name__)
-
 SILENCE = 5.0
-PATIENCE = 4.0
+PATIENCE = 2.0
+"""Seconds for the answer to a ping, twice: a loop that was held up itself reads what
+has come in between."""
+
+UNREADABLE = b"(nested too deeply)"
+"""No JSON, so that the call ends with an error of its own."""
+
 _MOST_METADATA = 1024
 
 
@@ -30,9 +33,9 @@ class Link(Connection):
     __slots__ = (
         "_changed",
         "_metadata",
-        "_ping_timer",
-        "_pinged",
         "_receive",
+        "_timer",
+        "_unanswered",
         "closed",
         "ignored",
         "is_ours",
@@ -52,13 +55,36 @@ class Link(Connection):
         self._receive = receive
         self._changed = changed
         self._metadata: dict[float | None, bytes] = {}
-        self._ping_timer: asyncio.TimerHandle | None = None
-        self._pinged = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._unanswered = 0
 
     @property
     def driver(self) -> Any:
         """The connection's asyncio transport."""
         return self.transport
+
+    # --- life ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to watch over the server."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the client, with the reason."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.closed.done():
+            reason = self.reason or "the server closed the connection"
+            self.closed.set_result(ConnectionLost(reason))
+
+    async def close(self) -> None:
+        """Close, and return when that is done."""
+        self.end()
+        await asyncio.wait((self.closed,), timeout=LINGER)
+        self.transport.abort()
+        await self.closed
 
     # --- out ---
 
@@ -79,7 +105,7 @@ class Link(Connection):
             self._metadata_of(message),
         )
         if len(text) > self.max_size:
-            raise self.too_large(text)
+            self.check_size(text)
         self.write(text)
         return self.drained() if self.paused else None
 
@@ -108,19 +134,25 @@ class Link(Connection):
         """Tell a server of ours that nobody awaits the answer any more."""
         if answered or not self.is_ours or self.lost:
             return
-        self.write(write_message(_CANCEL, encode(id_), UNSET, None))
+        self.write(self.options.write_packet(_CANCEL, encode(id_), UNSET, None))
 
     # --- in ---
 
-    def frame_received(self, text: bytes) -> None:
-        """Hand a reply to the client."""
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Hand replies to the client; one that is no JSON ends the connection."""
+        read = self.options.read_reply
         try:
-            reply = self.options.read_reply(text)
+            for text in texts:
+                self._reply_received(text, read(text))
         except InvalidMessage as error:
-            self.refuse(f"a reply that cannot be read: {error}")
-            return
-        if reply is None or (reply.data is not None and is_too_deep(text)):
+            message = f"a reply that cannot be read: {error}"
+            raise InvalidMessage(message) from None
+
+    def _reply_received(self, text: bytes, reply: Reply | None) -> None:
+        if reply is None:
             self.ignored += 1
+        elif len(text) > SHALLOW and is_too_deep(text):
+            self._receive(Reply(reply.id, UNREADABLE))
         elif reply.id in _CONTROL:
             self._control(reply)
         else:
@@ -129,54 +161,44 @@ class Link(Connection):
     def _control(self, reply: Reply) -> None:
         if reply.id == HELLO.id:
             self.is_ours = True
-            self._watch_silence()
-        elif reply.id == BYE.id:
+        else:
             self._changed(Status.DRAINING)
 
-    # --- a half-open peer: the kernel may still acknowledge for a process that hangs ---
+    # --- a half-open peer ---
 
-    def _watch_silence(self) -> None:
+    def _watch(self) -> None:
+        """See that the server lives, every few seconds.
+
+        Its host may be gone; or it hangs, and its kernel acknowledges for it all the
+        same, so that a server of ours is asked (A.10). While we do not read ourselves,
+        silence says nothing.
+        """
+        self._timer = None
+        self.check_host()
+        if not self.lost:
+            self._timer = self.loop.call_later(self._check_peer(), self._watch)
+
+    def _check_peer(self) -> float:
+        """Ask a silent server; return the seconds until the next look."""
         silent = self.loop.time() - self.heard
-        if self.lost:
-            return
+        if not self.is_ours or self.deaf:
+            silent = 0.0
         if silent < SILENCE:
-            self._pinged = False
-            self._call_later(SILENCE - silent)
-        elif not self._pinged:
-            self._pinged = True
-            id_ = f"{PING}-{new_id()}"
-            self.write(write_message(_PING, b"0", id_, b'{"dm-peer":"1"}'))
-            self._call_later(PATIENCE)
-        else:
+            self._unanswered = 0
+            return min(CHECK, SILENCE - silent)
+        if not self._unanswered:
+            self._ping()
+        elif self._unanswered > 1:
             self.abort(f"the server was silent for {silent:.0f} s")
+        self._unanswered += 1
+        return PATIENCE
 
-    def _call_later(self, seconds: float) -> None:
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
-        self._ping_timer = self.loop.call_later(seconds, self._watch_silence)
-
-    # --- the end ---
-
-    def pause_reading(self) -> None:
-        """Let TCP hold the server back."""
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on."""
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the client, with the reason."""
-        super().connection_lost(exc)
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
-        if not self.closed.done():
-            reason = self.reason or "the server closed the connection"
-            self.closed.set_result(ConnectionLost(reason))
+    def _ping(self) -> None:
+        id_ = f"{PING}-{new_id()}"
+        self.write(self.options.write_packet(_PING, b"0", id_, _PING_METADATA))
 
 
 _CONTROL = (HELLO.id, BYE.id)
 _CANCEL = encode(CANCEL)
 _PING = encode(PING)
+_PING_METADATA = encode({PEER_HEADER: "1"})

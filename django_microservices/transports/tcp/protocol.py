@@ -7,6 +7,7 @@
 MAX_HEADER = 12
 _CONTINUATIONS = bytes(range(0x80, 0xC0))
 _ASTRAL_LEADS = bytes(range(0xF0, 0x100))
+_WIDER = (0xC0, 0xE0, 0xF0)  # the first lead bytes of two, three and four bytes
 _MOST_BYTES = 3  # of UTF-8 for one unit
 _PREFIXES = [b"%d#" % length for length in range(2048)]
 
@@ -44,10 +45,7 @@ class JsonSocket:
         self._buffer: bytearray | None = None
         self._wanted = 0
 
-    @staticmethod
-    def write(text: bytes) -> bytes:
-        """Return the frame of a text."""
-        return frame(text)
+    write = staticmethod(frame)
 
     @property
     def partial(self) -> bool:
@@ -121,19 +119,23 @@ class JsonSocket:
             chunk = data[stop : stop + left]
             stop += left
             left -= units(chunk)
-        most = min(end, stop + _MOST_BYTES)
-        while stop < most and 0x80 <= data[stop] < 0xC0:
-            stop += 1
-        return self._checked(data, start, stop, left)
+        stop = max(stop, _character_end(data, stop - 1))
+        return stop if stop > end else self._checked(data, start, stop, left)
 
     def _checked(self, data: bytes, start: int, stop: int, left: int) -> int:
-        if left < 0:
-            self.error = "the length ends inside a surrogate pair"
-            return stop
         try:
             data[start:stop].decode()
         except UnicodeDecodeError as error:
-            if error.reason == "unexpected end of data" and stop == len(data):
-                return stop + 1
             self.error = f"not UTF-8 at byte {error.start}"
+        else:
+            if left < 0:
+                self.error = "the length ends inside a surrogate pair"
         return stop
+
+
+def _character_end(data: bytes, position: int) -> int:
+    """Return where the character ends that the byte at ``position`` is part of."""
+    lead = position
+    while data[lead] in _CONTINUATIONS and position - lead < _MOST_BYTES:
+        lead -= 1
+    return lead + 1 + sum(data[lead] >= first for first in _WIDER)

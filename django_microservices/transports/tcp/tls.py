@@ -46,6 +46,9 @@ def server_context(options: TLSOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load(context, options, needs_certificate=True)
     wants = options.get("request_cert", "ca" in options)
+    if wants and "ca" not in options:
+        message = "tls_options['request_cert'] needs 'ca': whose certificates to trust."
+        raise TransportRefused(message)
     if wants and options.get("reject_unauthorized", True):
         context.verify_mode = ssl.CERT_REQUIRED
     elif wants:
@@ -85,7 +88,7 @@ def _load(
 
 def _load_own(context: ssl.SSLContext, options: TLSOptions) -> None:
     cert, key = options["cert"], options.get("key")
-    passphrase = options.get("passphrase")
+    passphrase = options.get("passphrase", "")  # with none, OpenSSL asks the terminal
     try:
         with tempfile.TemporaryDirectory(prefix="tls-") as folder:
             context.load_cert_chain(

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,7 +13,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ...exceptions import NotConnected, TransportRefused
+from ...exceptions import InvalidMessage, NotConnected, TransportRefused
 from ...wire.codecs import (
     Envelope,
     decode,
@@ -26,10 +28,13 @@ from ...wire.codecs import (
 from ...wire.messages import Reply, Subscription
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
+from .connection import LINGER
 from .intake import Intake
 from .link import Link
 from .protocol import JsonSocket
 from .tls import TLSOptions, client_context, server_context
+
+logger = logging.getLogger(__name__)
 
 _REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM}
 
@@ -37,8 +42,10 @@ _REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM}
 class TCPTransport(Transport):
     """Nest's TCP wire (``reference/nest-wire.md`` A.3) and our extension of it.
 
-    Times are in seconds, sizes in bytes (``max_buffer_size`` in UTF-16 units, as
-    Nest counts). ``url`` (``tcp://host:port``) stands for ``host`` and ``port``.
+    Times are in seconds. ``max_frame_size`` is in UTF-16 units, as Nest counts, and
+    holds for both directions; ``max_buffer_size``, Nest's name, is what may be received
+    where that differs. ``max_send_buffer_size`` is in bytes. ``url``
+    (``tcp://host:port``) stands for ``host`` and ``port``.
     """
 
     server_only = frozenset(
@@ -95,7 +102,15 @@ class TCPTransport(Transport):
         self.max_connections_per_address = max_connections_per_address
         self.backlog = backlog
         self.no_delay = no_delay
+        self._check_socket_class()
         self._choose_codec()
+
+    def _check_socket_class(self) -> None:
+        framing = self.new_socket()
+        for name in ("write", "receive", "partial", "error"):
+            if not hasattr(framing, name):
+                message = f"socket_class: {self.socket_class!r} has no {name!r}."
+                raise ImproperlyConfigured(message)
 
     def _choose_codec(self) -> None:
         """Put ``serializer`` and ``deserializer`` in, Nest's seams, where given."""
@@ -112,8 +127,8 @@ class TCPTransport(Transport):
 
     def new_socket(self) -> JsonSocket:
         """Make the framing of one connection."""
-        limits = (self.max_frame_size, self.max_buffer_size)
-        return self.socket_class(min(limit for limit in limits if limit is not None))
+        limit = self.max_buffer_size
+        return self.socket_class(self.max_frame_size if limit is None else limit)
 
     # --- the two halves ---
 
@@ -129,7 +144,8 @@ class TCPTransport(Transport):
         """Listen; raise :class:`TransportRefused` where that can never work."""
         loop = asyncio.get_running_loop()
         intake = Intake(self, deliver, loop, limit)
-        context = server_context(self.tls_options) if self.tls_options else None
+        tls = self.tls_options
+        context = None if tls is None else server_context(tls)
         try:
             intake.listener = await loop.create_server(
                 intake.accept,
@@ -137,10 +153,11 @@ class TCPTransport(Transport):
                 self.port,
                 ssl=context,
                 backlog=self.backlog,
-                **({"ssl_handshake_timeout": _HANDSHAKE} if context else {}),
+                ssl_handshake_timeout=_HANDSHAKE if context else None,
+                ssl_shutdown_timeout=LINGER if context else None,
             )
         except OSError as error:
-            message = f"Cannot listen on {self.host}:{self.port}: {error.strerror}"
+            message = f"Cannot listen on {self.host}:{self.port}: {_reason(error)}"
             if error.errno in _REFUSED or isinstance(error, socket.gaierror):
                 raise TransportRefused(message) from error
             raise NotConnected(message) from error
@@ -155,7 +172,7 @@ class TCPTransport(Transport):
         loop = asyncio.get_running_loop()
         link = Link(self, loop, receive, changed)
         tls = self.tls_options
-        context = client_context(tls) if tls else None
+        context = None if tls is None else client_context(tls)
         name = (tls or {}).get("server_name") or self.host
         try:
             async with asyncio.timeout(self.connect_timeout):
@@ -170,32 +187,45 @@ class TCPTransport(Transport):
             message = f"{self.host}:{self.port} did not answer in time"
             raise NotConnected(message) from None
         except ssl.SSLError as error:
-            message = f"{self.host}:{self.port} refused by TLS: {error.reason or error}"
+            reason = getattr(error, "verify_message", None) or error.reason or error
+            message = f"{self.host}:{self.port} refused by TLS: {reason}"
             raise NotConnected(message) from error
         except OSError as error:
-            message = f"{self.host}:{self.port}: {error.strerror or error}"
+            message = f"{self.host}:{self.port}: {_reason(error)}"
             raise NotConnected(message) from error
         try:
             yield link
         finally:
-            link.flush()
-            link.transport.close()
+            await link.close()
 
     # --- Nest's seams ---
 
-    def _read_with_deserializer(self, text: bytes) -> Envelope | None:
+    def _deserialized(self, text: bytes) -> dict[str, Any] | None:
         assert self.deserializer is not None
-        packet = self.deserializer(decode(text))
-        return envelope_of(packet) if isinstance(packet, dict) else None
+        value = decode(text)
+        try:
+            packet = self.deserializer(value)
+        except Exception as error:
+            message = f"the deserializer failed: {error!r}"
+            raise InvalidMessage(message) from error
+        return packet if isinstance(packet, dict) else None
+
+    def _read_with_deserializer(self, text: bytes) -> Envelope | None:
+        packet = self._deserialized(text)
+        return None if packet is None else envelope_of(packet)
 
     def _read_reply_with_deserializer(self, text: bytes) -> Reply | None:
-        assert self.deserializer is not None
-        packet = self.deserializer(decode(text))
-        return reply_of_packet(packet) if isinstance(packet, dict) else None
+        packet = self._deserialized(text)
+        return None if packet is None else reply_of_packet(packet)
 
     def _write_with_serializer(self, reply: Reply) -> bytes:
         assert self.serializer is not None
-        return encode(self.serializer(decode(write_reply(reply))))
+        text = write_reply(reply)
+        try:
+            return encode(self.serializer(decode(text)))
+        except Exception:
+            logger.exception("The serializer failed: the caller gets the fixed error.")
+            return write_reply(Reply(reply.id, None, _INTERNAL))
 
     def _write_packet_with_serializer(self, *parts: Any) -> bytes:
         assert self.serializer is not None
@@ -203,6 +233,14 @@ class TCPTransport(Transport):
 
 
 _HANDSHAKE = 5.0
+_INTERNAL = encode({"status": "error", "message": "Internal server error"})
+
+
+def _reason(error: OSError) -> str:
+    """Say it as the system does: asyncio has sentences of its own."""
+    if error.errno is not None and error.errno > 0:  # a resolver's are negative
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _split(url: str) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 // Real Nest clients for the tests, driven by lines of JSON: a command on stdin, its answer
 // on stdout under the same id. It ends with stdin.
 //   {id, op, client: {Nest's TCP options; tlsOptions name files; metadata}, pattern, data,
-//    items, take, timeout}
+//    items, take, timeout, js: the data as a JavaScript expression}
 // Commands with equal `client` share one client, and so one connection.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -66,6 +66,7 @@ const ops = {
 
 async function run(command) {
   try {
+    if (command.js) command.data = (0, eval)(`(${command.js})`);
     return await ops[command.op](clientFor(command.client), command);
   } catch (error) {
     return { values: [], failed: true, ...describe(error) };

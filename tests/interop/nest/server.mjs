@@ -71,6 +71,14 @@ async function pass({ port, pattern, data }, context) {
   }
 }
 
+// Answers once so many requests are in flight.
+const present = [];
+const meet = (count) => new Promise((resolve) => {
+  if (present.push(resolve) === count) {
+    present.splice(0).forEach((answer, index) => answer(index + 1));
+  }
+});
+
 class Never {
   canActivate() { return false; }
 }
@@ -86,6 +94,7 @@ const requests = [
   ['guarded', () => 'unreachable', UseGuards(Never)],
   ['stream', (options) => streams[options.kind](options)],
   ['slow', (ms) => sleep(ms, ms)],
+  ['meet', meet],
   ['metadata', (data, context) => context.getMetadata?.() ?? null],
   ['peer', (data, context) => context.getSocketRef().netSocket.getPeerCertificate().subject.CN],
   ['gateway', pass],

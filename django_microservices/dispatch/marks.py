@@ -1,0 +1,107 @@
+"""The options of a handler's decorator, read and checked."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from .decorators import Mark, kind_name
+
+_OF_THE_WIRE = ("qos", "queue")
+_OF_REQUESTS = ("response",)
+
+
+class Options(NamedTuple):
+    """What a decorator says besides patterns; ``timeout`` in seconds."""
+
+    servers: tuple[str, ...] | None
+    atomic: bool
+    using: str | None
+    timeout: float | None
+    uses_database: bool
+    response: Any
+    of_the_wire: dict[str, Any]
+
+    @classmethod
+    def of(cls, mark: Mark, handler: str) -> "Options":
+        """Read the options of a mark.
+
+        Raises ``ImproperlyConfigured`` that names the handler and the option.
+        """
+        given, path = mark.options, f"{handler}: {kind_name(mark.kind)}()"
+        _refuse_unknown(given, mark.kind, path)
+        values = {name: _read(given, name, path) for name in _READERS}
+        if values["using"] is not None and not values["atomic"]:
+            message = f"{path}: using={values['using']!r} is for atomic=True."
+            raise ImproperlyConfigured(message)
+        return cls(
+            **values,
+            response=given.get("response"),
+            of_the_wire={name: given[name] for name in _OF_THE_WIRE if name in given},
+        )
+
+
+def _refuse_unknown(given: Mapping[str, Any], kind: str, path: str) -> None:
+    known = [*_READERS, *_OF_THE_WIRE, *(_OF_REQUESTS if kind == "request" else ())]
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {_listed(known)}."
+            message = f"{path} has no option {name!r}; {hint}"
+            raise ImproperlyConfigured(message)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _read(given: Mapping[str, Any], name: str, path: str) -> Any:
+    default, read, what = _READERS[name]
+    if name not in given or given[name] is default:
+        return default
+    try:
+        return read(given[name])
+    except (TypeError, ValueError) as error:
+        message = f"{path}: {name}={given[name]!r} is not {what}."
+        raise ImproperlyConfigured(message) from error
+
+
+# --- readers: they return the value, or raise ValueError or TypeError ---------------
+
+
+def _flag(value: Any) -> bool:
+    if value is not True and value is not False:
+        raise ValueError
+    return bool(value)
+
+
+def _servers(value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError
+    return names
+
+
+def _alias(value: Any) -> str:
+    if value not in list(connections):
+        raise ValueError
+    return str(value)
+
+
+def _seconds(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not seconds > 0:
+        raise ValueError
+    return float(seconds)
+
+
+_READERS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
+    "servers": (None, _servers, "the name of a server, or several"),
+    "atomic": (False, _flag, "True or False"),
+    "using": (None, _alias, "an alias in DATABASES"),
+    "timeout": (None, _seconds, "a number of seconds above 0"),
+    "uses_database": (False, _flag, "True or False"),
+}

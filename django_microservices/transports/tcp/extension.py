@@ -1,0 +1,13 @@
+"""Our own extension of Nest's wire: ours to ours, and invisible to Nest.
+
+Source: ``reference/nest-wire.md`` A.10. It rests on what Nest does with what it does
+not know: a reply packet of an unknown id is dropped, a text in metadata ignored.
+"""
+
+from ...wire.messages import Reply
+
+PEER_HEADER = "dm-peer"
+TIMEOUT_HEADER = "dm-timeout"
+PING, CANCEL = "dm-ping", "dm-cancel"
+HELLO = Reply("dm-hello", b'{"v":1}')
+BYE = Reply("dm-bye", b"null")

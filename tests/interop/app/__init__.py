@@ -1,0 +1,1 @@
+"""The Django service that real Nest peers talk to."""
