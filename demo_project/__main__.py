@@ -14,6 +14,7 @@ from .services import ServiceEnded, Services
 
 USERS = "demo_project.users.settings"
 GATEWAY = "demo_project.gateway.settings"
+PATIENCE = 40.0  # seconds for both services to start
 
 
 def main() -> int:
@@ -84,9 +85,14 @@ async def started(services: Services) -> bool:
 
 async def opened() -> None:
     """Wait until the page opens and has something to show."""
-    await answered(environment.tcp_port())
     get = b"GET /api/users HTTP/1.0\r\nHost: localhost\r\n\r\n"
-    await answered(environment.http_port(), get, b"HTTP/1.1 200 ")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await answered(environment.tcp_port())
+            await answered(environment.http_port(), get, b"HTTP/1.1 200 ")
+    except TimeoutError:
+        message = f"The page did not open within {PATIENCE:g} s, so everything stops."
+        raise ServiceEnded(message) from None
 
 
 async def answered(port: int, request: bytes = b"", begin: bytes = b"") -> None:

@@ -48,17 +48,25 @@ class Demo:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.put(line)
+        self._lines.put("")
 
     def line(self, pattern: str) -> str:
         """Wait for a line of the output; return the pattern's group."""
         for line in self.output:
             if found := re.search(pattern, line):
                 return found[1]
-        while True:
-            line = self._lines.get(timeout=START)
+        deadline = time.monotonic() + START
+        while line := self._next(deadline):
             self.output.append(line)
             if found := re.search(pattern, line):
                 return found[1]
+        pytest.fail(f"The demo did not say {pattern!r}, but:\n{''.join(self.output)}")
+
+    def _next(self, deadline: float) -> str:
+        """Return another line; an empty one at the end of the output or of the time."""
+        with contextlib.suppress(queue.Empty):
+            return self._lines.get(timeout=max(0, deadline - time.monotonic()))
+        return ""
 
     def said(self) -> str:
         """Return all that it wrote, once it has ended."""

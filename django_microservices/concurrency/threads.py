@@ -166,8 +166,8 @@ class Threads:
         for worker in hanging:
             if not worker.is_relieved and len(self._workers) < 2 * self._count:
                 logger.error("Thread %s hangs in %r.", worker.thread.name, worker.job)
-                worker.is_relieved = True
                 self._add_worker()
+                worker.is_relieved = True
         return len(hanging)
 
 

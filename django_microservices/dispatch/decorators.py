@@ -54,9 +54,13 @@ def _pattern(kind: str, given: Any) -> Pattern:
     return given.pattern
 
 
-# What a contract asks of the function: first of a plain one, then of a method. A plain
-# function that fits both is meant as a plain one.
+# What a contract asks of a function, and then of a method. The first overload is the
+# one that mypy names in its errors; those that overlap with it mean the same.
 class _RequestDecorator(Protocol[In, Out]):
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[In, P], Out], /
+    ) -> Callable[Concatenate[In, P], Out]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[In, P], Iterator[Out]], /
@@ -69,10 +73,6 @@ class _RequestDecorator(Protocol[In, Out]):
     def __call__(
         self, function: Callable[Concatenate[In, P], Coroutine[Any, Any, Out]], /
     ) -> Callable[Concatenate[In, P], Coroutine[Any, Any, Out]]: ...
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[In, P], Out], /
-    ) -> Callable[Concatenate[In, P], Out]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[Self, In, P], Iterator[Out]], /

@@ -11,7 +11,7 @@ from django.db import connections
 from .decorators import Mark, kind_name
 
 _OF_THE_WIRE = ("qos", "queue")
-_OF_REQUESTS = ("response",)
+_OF_REQUESTS = {"response"}
 
 
 class Options(NamedTuple):
@@ -45,7 +45,7 @@ class Options(NamedTuple):
 
 
 def _refuse_unknown(given: Mapping[str, Any], kind: str, path: str) -> None:
-    known = [*_READERS, *_OF_THE_WIRE, *(_OF_REQUESTS if kind == "request" else ())]
+    known = OPTIONS if kind == "request" else OPTIONS - _OF_REQUESTS
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -105,3 +105,6 @@ _READERS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "timeout": (None, _seconds, "a number of seconds above 0"),
     "uses_database": (False, _flag, "True or False"),
 }
+
+OPTIONS = frozenset((*_READERS, *_OF_THE_WIRE, *_OF_REQUESTS))
+"""Every option of ``message_pattern``."""

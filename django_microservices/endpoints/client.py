@@ -23,7 +23,7 @@ from ..exceptions import InvalidMessage, InvalidReply, NotConnected
 from ..transports.base import Transport
 from ..wire.codecs import decode, encode
 from ..wire.context import REQUEST_ID_HEADER, current_request_id
-from ..wire.contracts import Event, Request
+from ..wire.contracts import AnyPattern, Event, Request
 from ..wire.messages import UNSET, new_id
 from ..wire.patterns import Pattern
 from ..wire.status import StatusStream
@@ -110,7 +110,7 @@ class Client:
     @overload
     def send(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
         returns: type[Out],
@@ -121,9 +121,10 @@ class Client:
     @overload
     def send(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
+        returns: Any = ...,
         timeout: float | None = ...,
         headers: Mapping[str, str] | None = ...,
         options: Any = ...,
@@ -160,7 +161,7 @@ class Client:
     @overload
     async def asend(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
         returns: type[Out],
@@ -171,9 +172,10 @@ class Client:
     @overload
     async def asend(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
+        returns: Any = ...,
         timeout: float | None = ...,  # noqa: ASYNC109
         headers: Mapping[str, str] | None = ...,
         options: Any = ...,
@@ -222,7 +224,7 @@ class Client:
     @overload
     def stream(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
         returns: type[Out],
@@ -233,9 +235,10 @@ class Client:
     @overload
     def stream(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
+        returns: Any = ...,
         timeout: float | None = ...,
         headers: Mapping[str, str] | None = ...,
         options: Any = ...,
@@ -275,7 +278,7 @@ class Client:
     @overload
     def astream(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
         returns: type[Out],
@@ -286,9 +289,10 @@ class Client:
     @overload
     def astream(
         self,
-        pattern: Any,
+        pattern: AnyPattern,
         data: Any = ...,
         *,
+        returns: Any = ...,
         timeout: float | None = ...,
         headers: Mapping[str, str] | None = ...,
         options: Any = ...,
@@ -316,6 +320,30 @@ class Client:
 
     # --- verbs that do not wait ---
 
+    @overload
+    def emit(
+        self,
+        pattern: Event[In] | Request[In, Any],
+        data: In,
+        *,
+        on_commit: bool = ...,
+        using: str | None = ...,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> None: ...
+    @overload
+    def emit(
+        self,
+        pattern: AnyPattern,
+        data: Any = ...,
+        *,
+        on_commit: bool = ...,
+        using: str | None = ...,
+        timeout: float | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> None: ...
     def emit(
         self,
         pattern: Any,
@@ -340,6 +368,30 @@ class Client:
         else:
             self._emit_now(call)
 
+    @overload
+    async def aemit(
+        self,
+        pattern: Event[In] | Request[In, Any],
+        data: In,
+        *,
+        on_commit: bool = ...,
+        using: str | None = ...,
+        timeout: float | None = ...,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> None: ...
+    @overload
+    async def aemit(
+        self,
+        pattern: AnyPattern,
+        data: Any = ...,
+        *,
+        on_commit: bool = ...,
+        using: str | None = ...,
+        timeout: float | None = ...,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = ...,
+        options: Any = ...,
+    ) -> None: ...
     async def aemit(
         self,
         pattern: Any,

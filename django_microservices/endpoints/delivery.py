@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TURN = 32  # items of a stream before the loop may do something else
 ACK, RETRY, DEAD = "ack", "retry", "dead"
 _INTERNAL = encode(status_error("Internal server error"))
 _TIMED_OUT = encode(status_error(TIMED_OUT))
@@ -205,6 +206,7 @@ class Delivery(msgspec.Struct, eq=False):
     async def _send_items(self, items: Any) -> None:
         id_, respond, timeout = self.message.id, self.respond, self.route.timeout
         encode_item, timers = self.route.encode, self.server.timers
+        sent = 0
         while self.outcome is None:
             # No asyncio.timeout(): it would wait for a thread that hangs to end.
             if timeout is not None:
@@ -215,12 +217,15 @@ class Delivery(msgspec.Struct, eq=False):
                 return
             if self.bucket is not None:
                 self.bucket.pop(self, None)
-            if respond is None:
+            if respond is None or self.outcome is not None:
                 continue
             data = None if item is UNSET else encode_item(item)
             waiting = respond(Reply(id_, data, None, last=False))
+            sent += 1
             if waiting is not None:
                 await waiting
+            elif not sent % TURN:
+                await asyncio.sleep(0)  # items that are all there must not hold the loop
 
     # --- the end ---
 

@@ -7,10 +7,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from ..concurrency.handover import new_event_loop
+from ..concurrency.handover import Inbox, new_event_loop
 from ..concurrency.shutdown import before_exit
 from ..exceptions import MicroserviceError
 from .microservice import Microservice
@@ -28,16 +28,14 @@ def run(microservice: Microservice, ready: Callable[[Microservice], None]) -> in
     than the main one, where no signal arrives, the interpreter's exit drains instead.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        code = runner.run(_run(microservice, ready))
-        if code == KILLED:
-            end_process(code)
-    return code
+        return runner.run(_run(microservice, ready))
 
 
 def end_process(code: int) -> None:
     """End here and now: neither threads nor tasks can hold it up."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(Exception):  # interrupted in the midst of writing
+            stream.flush()
     os._exit(code)
 
 
@@ -47,43 +45,29 @@ async def _run(
     stop = Stop()
     with stop.listening():
         try:
-            if not await stop.races(microservice.start()):
-                await microservice.stop()
-                return OK
+            started = await stop.races(microservice.start())
         except MicroserviceError as error:
             logger.critical("Cannot start: %s", error)
             return REFUSED
-        ready(microservice)
-        ended = asyncio.ensure_future(microservice.ended())
-        await asyncio.wait((ended, stop.first), return_when=asyncio.FIRST_COMPLETED)
-        gave_up = ended.done()
-        ended.cancel()
-        return await _finish(microservice, stop, FAILED if gave_up else OK)
-
-
-async def _finish(microservice: Microservice, stop: "Stop", code: int) -> int:
-    draining = asyncio.ensure_future(_drain(microservice))
-    await asyncio.wait((draining, stop.second), return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        draining.cancel()
-        logger.warning("Stopped at once.")
-        return KILLED
-    return code if draining.result() else FAILED
-
-
-async def _drain(microservice: Microservice) -> bool:
-    drained = await microservice.drain()
-    await microservice.stop()
-    return drained
+        gave_up = False
+        try:
+            if started:
+                ready(microservice)
+                gave_up = await stop.races(microservice.ended())
+        finally:
+            drained = await microservice.drain()
+            await microservice.stop()
+        return FAILED if gave_up or not drained else OK
 
 
 class Stop:
-    """The first and the second SIGTERM or SIGINT."""
+    """The first SIGTERM or SIGINT, to wait for; a second ends the process."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[None] = loop.create_future()
-        self.second: asyncio.Future[None] = loop.create_future()
+        self._inbox = Inbox(loop)
+        self._was_signalled = False
 
     def listening(self) -> AbstractContextManager[None]:
         """Take the signals over from Python's defaults, or else the process's end."""
@@ -93,29 +77,35 @@ class Stop:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.receive)
+        # Not the loop's own handlers: a message handler that blocks the loop would
+        # keep the second signal from being heard.
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._signalled) for number in numbers}
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _signalled(self, *_: object) -> None:
+        if self._was_signalled:
+            logger.warning("Stopped at once.")
+            end_process(KILLED)
+        self._was_signalled = True
+        self._inbox.put(self.receive)
 
     def receive(self) -> None:
-        """Count a signal."""
-        for future in (self.first, self.second):
-            if not future.done():
-                future.set_result(None)
-                return
+        """Begin to stop; on the loop."""
+        if not self.first.done():
+            self.first.set_result(None)
 
-    async def races(self, starting: Coroutine[Any, Any, None]) -> bool:
-        """Whether ``starting`` ended before a signal came."""
-        task = asyncio.ensure_future(starting)
+    async def races(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Whether ``work`` ended before a signal came; raises what it raised."""
+        task = asyncio.ensure_future(work)
         await asyncio.wait((task, self.first), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-            return False
-        task.result()
-        return True
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        await asyncio.wait((task,))
+        return False

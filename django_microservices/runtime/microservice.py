@@ -86,6 +86,8 @@ class Microservice:
     async def ended(self) -> Server:
         """Return the first server that gives up for good."""
         tasks = {asyncio.ensure_future(s.ended()): s for s in self.servers}
+        if not tasks:
+            await asyncio.Event().wait()
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -98,7 +100,13 @@ class Microservice:
             await asyncio.sleep(WATCH_INTERVAL)
             for server in self.servers:
                 server.expire_overdue()
-            self.stuck = sum(pool.relieve(STUCK_AFTER) for pool in self._pools or ())
+            try:
+                self._relieve()
+            except RuntimeError as error:  # there are too many threads
+                logger.error("No thread for one that hangs: %s", error)  # noqa: TRY400
+
+    def _relieve(self) -> None:
+        self.stuck = sum(pool.relieve(STUCK_AFTER) for pool in self._pools or ())
 
     async def drain(self) -> bool:
         """Take nothing new and finish what was accepted, within ``drain_timeout``.

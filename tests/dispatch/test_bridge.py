@@ -23,10 +23,11 @@ async def ahere(*args: Any) -> str:
     return threading.current_thread().name
 
 
-class Callable_:
+class Asynchronous:
     """An object with an async ``__call__``."""
 
-    async def __call__(self) -> None: ...
+    async def __call__(self) -> None:
+        """Do nothing."""
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def bridge(composed: Composed) -> Bridge:
 
 @pytest.mark.parametrize(
     ("part", "expected"),
-    [(here, False), (ahere, True), (Callable_(), True), (partial(ahere), True)],
+    [(here, False), (ahere, True), (Asynchronous(), True), (partial(ahere), True)],
 )
 def test_is_async(part: Any, expected: bool) -> None:  # noqa: FBT001
     """A function is async, or what an object's ``__call__`` is."""
@@ -102,7 +103,9 @@ def count(to: int) -> Iterator[Any]:
         yield number, here()
 
 
-async def acount(to: int, closed: list[bool] | None = None) -> AsyncGenerator[Any, None]:
+async def acount(
+    to: int, closed: list[bool] | None = None
+) -> AsyncGenerator[Any, None]:
     """Yield numbers."""
     try:
         for number in range(to):
@@ -178,3 +181,14 @@ async def test_closing_a_stream_on_a_thread(composed: Composed) -> None:
     assert closed == [True]
 
 
+@pytest.mark.parametrize("source", [lambda: count(2), lambda: iter([(0, ""), (1, "")])])
+async def test_nested_streams_share_a_thread(composed: Composed, source: Any) -> None:
+    """A sync stream inside of a sync layer is iterated on that layer's thread."""
+    bridge = Bridge(composed.pool, composed.streams)  # which has one thread for streams
+
+    async def inner() -> Any:
+        return bridge.async_items(source())
+
+    call = bridge.to_thread(inner, streams=True)
+    items = await composed.streams.call(lambda: list(call()))
+    assert [number for number, _ in items] == [0, 1]

@@ -1,6 +1,7 @@
 """The decorators: they mark, and return what they got."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -151,10 +152,9 @@ def test_marked_functions_are_known() -> None:
 def test_shapes(use: Any, shape: str) -> None:
     """Stacked, the upper one stands outside of the lower one."""
 
-    @use(1, 2)
-    @use(3)
     def function(data: Any) -> None: ...
 
+    assert use(1, 2)(use(3)(function)) is function
     assert getattr(function, shape) == (1, 2, 3)
 
 
@@ -163,7 +163,7 @@ def test_shapes_of_a_controller() -> None:
 
     @use_guards(1)
     class Guarded(Controller):
-        guards = [2]
+        guards: Iterable[Any] = (2,)
 
     assert Guarded.guards == (1, 2)
 
@@ -172,12 +172,12 @@ def test_shapes_are_inherited() -> None:
     """A decorated class keeps what it inherits, and changes nothing of its base."""
 
     class Base(Controller):
-        guards = [1]
+        guards: Iterable[Any] = (1,)
 
     @use_guards(2)
     class Derived(Base): ...
 
-    assert (Base.guards, Derived.guards) == ([1], (2, 1))
+    assert (Base.guards, Derived.guards) == ((1,), (2, 1))
 
 
 def test_scope() -> None:

@@ -100,9 +100,7 @@ def test_validation_error_is_bounded() -> None:
         (SystemExit(3), "Internal server error"),
     ],
 )
-def test_fixed_texts(
-    exception: BaseException, message: str, settings: Any
-) -> None:
+def test_fixed_texts(exception: BaseException, message: str, settings: Any) -> None:
     """No text of any other exception leaves the process, not even under DEBUG."""
     settings.DEBUG = True
     assert error_value(exception) == status(message)

@@ -1,13 +1,7 @@
 """Handlers: what was said of a function, decided once."""
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Generator,
-    Iterable,
-    Iterator,
-)
+from collections import abc
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +19,7 @@ from django_microservices import (
     use_interceptors,
     use_pipes,
 )
-from django_microservices.dispatch.decorators import Mark
-from django_microservices.dispatch.handlers import Handler, the
+from django_microservices.dispatch.handlers import the
 from django_microservices.wire.messages import Subscription
 from django_microservices.wire.patterns import Pattern
 
@@ -55,7 +48,11 @@ def plain(data: int) -> str:
 def test_function() -> None:
     """A handler knows its function, its place and what its decorator said."""
     handler = handler_of(plain)
-    assert (handler.source, handler.function, handler.controller) == (plain, plain, None)
+    assert (handler.source, handler.function, handler.controller) == (
+        plain,
+        plain,
+        None,
+    )
     assert (handler.module, handler.name) == (__name__, f"{__name__}.plain")
     assert (handler.kind, handler.servers, handler.timeout) == ("request", ("x",), 3)
     assert repr(handler) == f"<Handler {__name__}.plain>"
@@ -78,59 +75,44 @@ def test_unknown_option() -> None:
 # --- sync, async, streams ---------------------------------------------------------
 
 
-def sync(data: Any) -> int: ...
-async def coroutine(data: Any) -> int: ...
-def generator(data: Any) -> Iterator[int]:
-    yield 1
-async def async_generator(data: Any) -> AsyncIterator[int]:
-    yield 1
-def iterator(data: Any) -> Iterator[int]: ...
-def iterable(data: Any) -> Iterable[int]: ...
-def annotated_generator(data: Any) -> Generator[int, None, None]: ...
-async def awaited_iterator(data: Any) -> Iterator[int]: ...
-async def awaited_async_iterator(data: Any) -> AsyncIterator[int]: ...
-def async_iterator(data: Any) -> AsyncIterator[int]: ...
-def async_iterable(data: Any) -> AsyncIterable[int]: ...
-def annotated_async_generator(data: Any) -> AsyncGenerator[int, None]: ...
-def bare_iterator(data: Any) -> Iterator: ...  # type: ignore[type-arg]
-def bare_generator(data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    yield 1
-def unannotated(data): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-def listed(data: Any) -> list[int]: ...
-def text(data: Any) -> str: ...
+def made(text: str) -> Any:
+    """Return the function ``f`` of a source text."""
+    names: dict[str, Any] = {"__name__": __name__, **vars(abc)}
+    exec(text, names)
+    return names["f"]
 
 
 @pytest.mark.parametrize(
-    ("function", "streams", "is_async", "answer"),
+    ("text", "streams", "is_async", "answer"),
     [
-        (sync, False, False, int),
-        (coroutine, False, True, int),
-        (generator, True, False, int),
-        (async_generator, True, True, int),
-        (iterator, True, False, int),
-        (iterable, True, False, int),
-        (annotated_generator, True, False, int),
-        (awaited_iterator, True, True, int),
-        (awaited_async_iterator, True, True, int),
-        (async_iterator, True, True, int),
-        (async_iterable, True, True, int),
-        (annotated_async_generator, True, True, int),
-        (bare_iterator, True, False, Any),
-        (bare_generator, True, False, Any),
-        (unannotated, False, False, Any),
-        (listed, False, False, list[int]),
-        (text, False, False, str),
+        ("def f(data): ...", False, False, Any),
+        ("def f(data) -> int: ...", False, False, int),
+        ("def f(data) -> str: ...", False, False, str),
+        ("def f(data) -> list[int]: ...", False, False, list[int]),
+        ("async def f(data) -> int: ...", False, True, int),
+        ("def f(data): yield", True, False, Any),
+        ("def f(data) -> Iterator[int]: yield", True, False, int),
+        ("async def f(data): yield", True, True, Any),
+        ("async def f(data) -> AsyncIterator[int]: yield", True, True, int),
+        ("def f(data) -> Iterator: ...", True, False, Any),
+        ("def f(data) -> Iterator[int]: ...", True, False, int),
+        ("def f(data) -> Iterable[int]: ...", True, False, int),
+        ("def f(data) -> Generator[int, None, None]: ...", True, False, int),
+        ("def f(data) -> AsyncIterator[int]: ...", True, True, int),
+        ("def f(data) -> AsyncIterable[int]: ...", True, True, int),
+        ("def f(data) -> AsyncGenerator[int, None]: ...", True, True, int),
+        ("async def f(data) -> Iterator[int]: ...", True, True, int),
+        ("async def f(data) -> AsyncIterator[int]: ...", True, True, int),
     ],
 )
 def test_kinds(
-    function: Any,
+    text: str,
     streams: bool,  # noqa: FBT001
     is_async: bool,  # noqa: FBT001
     answer: Any,
 ) -> None:
     """Sync or async, one answer or a stream, is decided when it is registered."""
-    mark = Mark("request", ("a",), {})
-    handler = Handler(function, mark, None, str.upper)
+    handler = handler_of(message_pattern("a")(made(text)))
     found = (handler.streams, handler.is_async, handler.answer)
     assert found == (streams, is_async, answer)
 
@@ -138,14 +120,17 @@ def test_kinds(
 class Page:
     """An answer with items and more."""
 
-    def __iter__(self) -> Iterator[int]: ...
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the items."""
+        return iter(())
 
 
 def test_iterable_class_is_no_stream() -> None:
     """An answer that can be iterated over is still one answer."""
 
     @message_pattern("a")
-    def function(data: int) -> Page: ...
+    def function(data: int) -> Page:
+        return Page()
 
     assert not handler_of(function).streams
 
@@ -157,7 +142,8 @@ def test_response_shapes_the_answer() -> None:
     """``response=`` goes before the annotation."""
 
     @message_pattern("a", response=float)
-    def function(data: int) -> int: ...
+    def function(data: int) -> int:
+        return data
 
     assert handler_of(function).answer is float
 
@@ -189,7 +175,8 @@ def test_unresolved_annotation() -> None:
     """A name that is there for type checkers only is told, with the cure."""
 
     @message_pattern("a")
-    def function(data: int) -> "Decimal": ...
+    def function(data: int) -> "Decimal":
+        raise NotImplementedError
 
     told = refusal(function)
     assert "function: " in told
@@ -299,7 +286,9 @@ def test_controller_is_made_when_it_is_used() -> None:
         def method(self, data: Any) -> None: ...
 
     handler = handler_of(Unmakable.method, Unmakable)
-    with pytest.raises(ImproperlyConfigured, match=r"Unmakable cannot be made: .*'missi"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"Unmakable cannot be made: .*'missi"
+    ):
         _ = handler.function
 
 
@@ -310,6 +299,7 @@ class Admit:
     """A guard."""
 
     def __call__(self, context: Any) -> bool:
+        """Let everything in."""
         return True
 
 
@@ -317,6 +307,7 @@ class Tell:
     """A filter."""
 
     def __call__(self, exception: Exception, context: Any) -> str:
+        """Answer with the error's text."""
         return str(exception)
 
 
@@ -329,7 +320,7 @@ def wrap(get_response: Any) -> Any:
 class Guarded(Controller):
     """A Controller with parts."""
 
-    guards = [Admit]
+    guards = (Admit,)
     filters = (Tell,)
 
     @use_guards(print)

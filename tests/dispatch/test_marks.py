@@ -24,7 +24,7 @@ def refusal(kind: str = "request", **given: Any) -> str:
 
 def test_nothing_is_required() -> None:
     """A pattern alone is enough."""
-    assert options() == Options(None, False, None, None, False, None, {})  # noqa: FBT003
+    assert options() == Options(None, False, None, None, False, None, {})
 
 
 def test_all_options() -> None:
@@ -40,7 +40,7 @@ def test_all_options() -> None:
         queue="q",
     )
     of_the_wire = {"qos": 1, "queue": "q"}
-    assert read == Options(("a",), True, "default", 2.0, True, int, of_the_wire)  # noqa: FBT003
+    assert read == Options(("a",), True, "default", 2.0, True, int, of_the_wire)
 
 
 @pytest.mark.parametrize("given", [["a", "b"], ("a", "b"), iter(["a", "b"])])
@@ -57,7 +57,8 @@ def test_timeout_is_a_timedelta() -> None:
 @pytest.mark.parametrize("name", ["servers", "using", "timeout"])
 def test_none_is_the_default(name: str) -> None:
     """None says nothing."""
-    assert options(**{name: None}) == options()
+    nothing: dict[str, Any] = {name: None}
+    assert options(**nothing) == options()
 
 
 @pytest.mark.parametrize(
@@ -73,9 +74,8 @@ def test_none_is_the_default(name: str) -> None:
         ({"timeout": True}, "timeout=True is not a number of seconds above 0."),
         ({"timeout": "5"}, "timeout='5' is not a number of seconds above 0."),
         (
-            {"timeout": datetime.timedelta(seconds=-1)},
-            "timeout=datetime.timedelta(days=-1, seconds=86399) is not a number of "
-            "seconds above 0.",
+            {"timeout": datetime.timedelta(0)},
+            "timeout=datetime.timedelta(0) is not a number of seconds above 0.",
         ),
     ],
 )

@@ -123,10 +123,10 @@ async def test_order(composed: Composed) -> None:
     recorder = Recorder()
 
     class Ordered(Controller):
-        guards = [recorder.part("guard C1", admit), recorder.part("guard C2", admit)]
-        pipes = [recorder.part("pipe C", plus_one)]
-        interceptors = [recorder.layer("interceptor C")]
-        filters = [recorder.part("filter C", lambda e, c: f"{type(e).__name__}")]
+        guards = (recorder.part("guard C1", admit), recorder.part("guard C2", admit))
+        pipes = (recorder.part("pipe C", plus_one),)
+        interceptors = (recorder.layer("interceptor C"),)
+        filters = (recorder.part("filter C", lambda e, c: type(e).__name__),)
 
         @use_guards(recorder.part("guard h", admit))
         @use_pipes(recorder.part("pipe h", plus_one))
@@ -334,7 +334,11 @@ async def test_later_guard_is_not_asked(composed: Composed) -> None:
 @pytest.mark.parametrize("make", [sync_handler, async_handler])
 async def test_guard_that_forgets_to_await(composed: Composed, make: Any) -> None:
     """A coroutine is true whatever it would say: it lets nobody in."""
-    handler = handler_of(use_guards(lambda context: adeny(context))(make()))
+
+    def forgetful(context: Any) -> Any:
+        return adeny(context)
+
+    handler = handler_of(use_guards(forgetful)(make()))
     with pytest.raises(TypeError, match=r"Guard .* returned a coroutine: make it an"):
         await composed.answer(handler, 1)
 
@@ -422,7 +426,7 @@ async def test_first_filter_answers(composed: Composed) -> None:
     recorder = Recorder()
 
     class Filtered(Controller):
-        filters = [recorder.part("outer", raise_again)]
+        filters = (recorder.part("outer", raise_again),)
 
         @use_filters(lambda error, context: f"{error} {context.data}")
         @message_pattern("a")
@@ -636,7 +640,9 @@ async def test_middleware_that_returns_nothing(
     composed: Composed, layer: Any, name: str
 ) -> None:
     """A layer that cannot be called names the middleware."""
-    with pytest.raises(ImproperlyConfigured, match=rf"Middleware .*{name} returned Non"):
+    with pytest.raises(
+        ImproperlyConfigured, match=rf"Middleware .*{name} returned Non"
+    ):
         await composed.answer(handler_of(sync_handler()), 1, (layer,))
 
 

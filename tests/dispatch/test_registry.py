@@ -136,7 +136,9 @@ def test_found_once(write: Write) -> None:
 
 def test_each_mark_is_a_handler(write: Write) -> None:
     """Stacked decorators are handlers with options of their own."""
-    text = "@message_pattern('a', 'b', timeout=1)\n@event_pattern('c')\ndef f(data): ..."
+    text = (
+        "@message_pattern('a', 'b', timeout=1)\n@event_pattern('c')\ndef f(data): ..."
+    )
     write("handlers.py", text)
     assert found(handler_modules(app())) == ["handlers.f a b", "handlers.f c"]
 
@@ -193,7 +195,10 @@ def test_controller_inherits(write: Write) -> None:
 
 def test_overridden_without_a_mark(write: Write) -> None:
     """A method that is overridden without a decorator is no handler any more."""
-    write("base.py", "class B(Controller):\n    @message_pattern('a')\n    def f(s, d): ...")
+    write(
+        "base.py",
+        "class B(Controller):\n    @message_pattern('a')\n    def f(s, d): ...",
+    )
     text = f"from {APP}.base import B\nclass C(B):\n    def f(self, data): ..."
     write("handlers.py", text)
     assert found(handler_modules(app())) == []

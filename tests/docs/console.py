@@ -34,7 +34,7 @@ class Command(NamedTuple):
 
     def compare(self, text: str) -> None:
         """Fail where the output is not the one on the page (``...`` is anything)."""
-        found = shown_ports(text).replace("Client 'STOCK': the client was closed\n", "")  # TEMPORARY
+        found = shown_ports(text)
         if self.output and not _agree(self.output, found):
             message = (
                 f"{self.place}: {shlex.join(self.words)} wrote\n{found}\n"

@@ -1,6 +1,5 @@
 """Puts the files of a page into a project, as its reader would."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,11 +38,11 @@ def write(blocks: Iterable[Block], folder: Path) -> list[str]:
         if block.file is not None:
             parts.setdefault(block.file, []).append(block.text)
     apps = sorted({name.partition("/")[0] for name in parts} - {"mysite"})
+    (folder / "manage.py").write_text(MANAGE)
     for name, texts in parts.items():
         if name != SETTINGS:
             _write(folder / name, "\n".join(texts))
     _write(folder / SETTINGS, _settings(parts[SETTINGS], apps))
-    _write(folder / "manage.py", MANAGE)
     if "mysite/urls.py" not in parts:
         _write(folder / "mysite/urls.py", "urlpatterns = []\n")
     return [name for name in parts if name != SETTINGS]
@@ -55,9 +54,10 @@ def _settings(parts: list[str], apps: list[str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file of the project; every folder beneath it becomes a package."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for parent in path.parents:
-        if (parent / "manage.py").exists() or re.search(r"page\d*$", parent.name):
+        if (parent / "manage.py").exists():
             break
         (parent / "__init__.py").touch()
     path.write_text(text)

@@ -9,7 +9,7 @@ PATIENCE = 30.0
 
 
 class Running:
-    """A Microservice on a thread of its own, from :meth:`start` until :meth:`stop`."""
+    """A Microservice on a thread of its own, started once and stopped once."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()
@@ -54,4 +54,3 @@ class Running:
         if self._loop is not None and self._stop is not None and self._error is None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
-        self.__init__()  # type: ignore[misc]

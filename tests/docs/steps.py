@@ -8,7 +8,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from django.conf import settings
 from django.core.checks import WARNING, run_checks
 from django.core.management import call_command
 from django.test import override_settings
@@ -64,7 +63,8 @@ class Steps:
 
     def _use(self, step: int) -> None:
         self._reset()
-        self._settings = override_settings(MICROSERVICES=settings.STEPS[step])
+        steps: list[dict[str, Any]] = vars(import_module("mysite.settings"))["STEPS"]
+        self._settings = override_settings(MICROSERVICES=steps[step])
         self._settings.enable()
 
     @staticmethod
@@ -105,6 +105,7 @@ class Steps:
         for client in clients.all():
             client.close()
         self._server.stop()
+        self._server = Running()
         if self._settings is not None:
             self._settings.disable()
             self._settings = None

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from .blocks import DOCS, ROOT, TUTORIAL, TUTORIAL_ORDER, pages_with_examples
-from .blocks import blocks_of, Block
+from .blocks import (
+    DOCS,
+    ROOT,
+    TUTORIAL,
+    TUTORIAL_ORDER,
+    pages_with_examples,
+)
 
 PORTS = 10
 
@@ -20,16 +25,17 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", pages_with_examples(), ids=name_of)
-def test_examples_run(
-    page: Path, tmp_path: Path, free_port: Callable[[], int]
-) -> None:
+def test_examples_run(page: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
     """The examples of a page do what the page says, in a project of their own."""
     folder = tmp_path / "page"
     folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.docs.page", page, folder],
         cwd=ROOT,
-        env={**os.environ, "EXAMPLE_PORTS": " ".join(str(free_port()) for _ in range(PORTS))},
+        env={
+            **os.environ,
+            "EXAMPLE_PORTS": " ".join(str(free_port()) for _ in range(PORTS)),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,14 +4,11 @@ import asyncio
 import dataclasses
 import gc
 import os
-import subprocess
-import sys
+import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -57,7 +54,6 @@ from tests.endpoints.ends import (
     until,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 Ports = Callable[[], int]
 
 noted: list[Any] = []
@@ -963,156 +959,12 @@ async def test_memory_without_a_server() -> None:
         await client.asend("echo")
 
 
-# --- forks and greenlets ----------------------------------------------------------
-
-PRELUDE = """
-    import os, sys
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    import django
-    django.setup()
-    from django_microservices import create_client
-    port = int(sys.argv[1])
-"""
-
-
-def run_script(port: int, script: str) -> str:
-    """Run a script in a process of its own, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(PRELUDE) + dedent(script), str(port)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONASYNCIODEBUG": ""},
-        capture_output=True,
-        timeout=60,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_fork_after_use(served: int) -> None:
-    """A child makes a connection of its own; the parent's goes on working."""
-    printed = run_script(
-        served,
-        """
-        client = create_client(port=port)
-        def address():
-            return client.unwrap().get_extra_info("sockname")
-        assert client.send("echo", "parent") == "parent"
-        before = address()
-        child = os.fork()
-        if child == 0:
-            assert client.status == "disconnected"
-            assert [client.send("echo", n) for n in range(50)] == [*range(50)]
-            assert address() != before
-            os._exit(0)
-        assert [client.send("echo", n) for n in range(50)] == [*range(50)]
-        assert os.waitpid(child, 0)[1] == 0
-        assert address() == before
-        print("both")
-        """,
-    )
-    assert printed == "both\n"
-
-
-def test_callable_entry_after_a_fork(served: int) -> None:
-    """A child calls a callable entry again, also where the parent used no thread."""
-    printed = run_script(
-        served,
-        """
-        import asyncio
-        from django.test import override_settings
-        from django_microservices import clients
-        pids = []
-        def entry():
-            pids.append(os.getpid())
-            return {"OPTIONS": {"port": port}}
-        client = clients["MATH"]
-        with override_settings(MICROSERVICES={"CLIENTS": {"MATH": entry}}):
-            asyncio.run(client.asend("echo"))
-            asyncio.run(client.asend("echo"))
-            child = os.fork()
-            if child == 0:
-                client.send("echo")
-                assert pids == [os.getppid(), os.getpid()], pids
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-            assert pids == [os.getpid()]
-        print("once each")
-        """,
-    )
-    assert printed == "once each\n"
-
-
-def test_prefork_workers(served: int) -> None:
-    """Four workers forked after import, as with gunicorn --preload, mix nothing up."""
-    printed = run_script(
-        served,
-        """
-        client = create_client(port=port)
-        client.send("echo", "master")
-        children = []
-        for worker in range(4):
-            if (child := os.fork()) == 0:
-                from concurrent.futures import ThreadPoolExecutor
-                with ThreadPoolExecutor(4) as pool:
-                    sent = [[worker, n] for n in range(250)]
-                    ok = list(pool.map(lambda v: client.send("echo", v), sent)) == sent
-                os._exit(0 if ok else 1)
-            children.append(child)
-        print([os.waitpid(child, 0)[1] for child in children])
-        """,
-    )
-    assert printed == "[0, 0, 0, 0]\n"
-
-
-def test_gevent(served: int) -> None:
-    """Under gevent a call lets other greenlets run, and many wait at once."""
-    pytest.importorskip("gevent")
-    script = """
-        import gevent.monkey
-        gevent.monkey.patch_all()
-    """ + PRELUDE + """
-        import gevent
-        client = create_client(port=port)
-        calls = [gevent.spawn(client.send, "echo", n) for n in range(50)]
-        hanging = gevent.spawn(client.send, "hang", timeout=0.3)
-        gevent.joinall(calls)
-        assert [call.value for call in calls] == [*range(50)]
-        assert not hanging.ready()
-        hanging.join()
-        print(type(hanging.exception).__name__, list(client.stream("acount", 3)))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", dedent(script.replace("\n    ", "\n        ")), str(served)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONASYNCIODEBUG": ""},
-        capture_output=True,
-        timeout=60,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "MessageTimeout [0, 1, 2]\n", done.stderr
-
-
-def test_exit_with_an_open_stream(served: int) -> None:
-    """A stream left open at the interpreter's exit makes no noise."""
-    printed = run_script(
-        served,
-        """
-        client = create_client(port=port)
-        items = client.stream("acount", 10**9)
-        print(next(items))
-        """,
-    )
-    assert printed == "0\n"
+# --- interrupts ---------------------------------------------------------------------
 
 
 @contextmanager
 def interrupted(after: float) -> Iterator[None]:
     """Send this process SIGINT in a while."""
-    import signal
-
     timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
@@ -1128,11 +980,3 @@ def test_keyboard_interrupt(client: Client) -> None:
         client.send("hang", timeout=None)
     assert cancelled.wait(PATIENCE)
     assert client.send("echo", 1) == 1
-
-
-async def read_all(items: AsyncIterator[Any]) -> list[Any]:
-    """Collect a stream."""
-    return [item async for item in items]
-
-
-Verb = Callable[..., Awaitable[Any]]

@@ -26,7 +26,9 @@ class OurServer:
         servers = servers or {"default": {}}
         self.ports = {name: free_port() for name in servers}
         self.process = LineChild(
-            [sys.executable, "-m", APP], cwd=ROOT, environment=self._environment(servers)
+            [sys.executable, "-m", APP],
+            cwd=ROOT,
+            environment=self._environment(servers),
         )
 
     def _environment(self, servers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -40,7 +42,8 @@ class OurServer:
             "EXTRA_APPS": [APP],
             "MICROSERVICES": {
                 "SERVERS": {
-                    name: {"HANDLERS": [APP], **entry} for name, entry in entries.items()
+                    name: {"HANDLERS": [APP], **entry}
+                    for name, entry in entries.items()
                 }
             },
         }

@@ -47,7 +47,9 @@ class Tap:
     async def _connect(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await asyncio.open_connection(
+            "127.0.0.1", self._target
+        )
         try:
             await asyncio.gather(
                 self._pass(reader, far_writer, self.asked),
@@ -57,7 +59,10 @@ class Tap:
             far_writer.close()
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        kept: bytearray,
     ) -> None:
         try:
             while data := await _read(reader):

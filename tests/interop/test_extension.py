@@ -63,9 +63,7 @@ def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- hello ------------------------------------------------------------------------
 
 
-async def test_hello_is_no_answer(
-    our_tap: Tap, either_nest_client: NestClient
-) -> None:
+async def test_hello_is_no_answer(our_tap: Tap, either_nest_client: NestClient) -> None:
     """A Nest client that is taken for ours gets its answers, and nothing else."""
     client = copying(our_tap)
     assert await either_nest_client.send(client, "echo", "👍") == Answer(["👍"])

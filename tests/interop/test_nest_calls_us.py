@@ -230,7 +230,7 @@ async def test_payload_of_another_type_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["generator", "async", "paused"])
-@pytest.mark.parametrize("length", [0, 1, 500])
+@pytest.mark.parametrize("length", [0, 1, 200])
 async def test_stream_arrives_in_order(
     our_server: OurServer, nest_client: NestClient, kind: str, length: int
 ) -> None:
@@ -243,7 +243,7 @@ async def test_stream_may_hold_anything(
     our_server: OurServer, nest_client: NestClient
 ) -> None:
     """Items that are false in JavaScript are items."""
-    items = [None, False, 0, "", [], {}, "👍"]
+    items: list[Any] = [None, False, 0, "", [], {}, "👍"]
     answer = await nest_client.send(our_server.port, "stream.values", items)
     assert answer.values == items
 

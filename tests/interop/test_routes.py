@@ -14,7 +14,7 @@ from tests.brokers.process import ServerUnavailableError
 
 from .npm import HERE, NEST, install, script
 
-COUNT = 5000
+COUNT = 3000
 SEED = 12
 TEXTS = ["", "a", "A", "ab", "aB", "user_created", "1.0", "1e3", "true", "null", '"x"']
 ODD = ["\n", "\t\0", "é", "👍🏽", "\u2028", '"', "\\", "[1]", '{"b":1,"a":2}', "007"]
@@ -105,5 +105,7 @@ def test_arrived_routes_are_nests(
     patterns: list[Any], nest_routes: list[tuple[str, str]]
 ) -> None:
     """A pattern in a packet is looked up under the route that Nest would look up."""
-    ours = [Pattern.from_json(json.dumps(pattern).encode()).route for pattern in patterns]
+    ours = [
+        Pattern.from_json(json.dumps(pattern).encode()).route for pattern in patterns
+    ]
     assert ours == [arrived for _, arrived in nest_routes]

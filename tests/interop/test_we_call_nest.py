@@ -75,7 +75,8 @@ class SyncCaller(Caller):
 
     async def take(self, count: int, *args: Any, **more: Any) -> list[Any]:
         """Take the first items of a stream, and leave it."""
-        return await self._run(lambda: self._take(count, *args, **more))
+        taken: list[Any] = await self._run(lambda: self._take(count, *args, **more))
+        return taken
 
     def _take(self, count: int, *args: Any, **more: Any) -> list[Any]:
         items: Any = self.client.stream(*args, **more)
@@ -273,7 +274,7 @@ async def test_error_is_the_peers_value(nest: Caller, name: str, error: Any) -> 
 
 async def test_guard_refuses(nest: Caller) -> None:
     """What Nest's guards refuse has their sentence."""
-    with pytest.raises(RemoteError, match="^Forbidden resource$"):
+    with pytest.raises(RemoteError, match=r"^Forbidden resource$"):
         await nest.send("guarded", 1)
 
 
@@ -465,7 +466,7 @@ async def test_untrusted_certificate_is_refused(
 ) -> None:
     """A server of an authority that we do not know is not called."""
     caller = connect(secure_server.port, tls_options={})
-    with pytest.raises(NotConnected, match="self.signed certificate|unable to get"):
+    with pytest.raises(NotConnected, match=r"self.signed certificate|unable to get"):
         await caller.send("echo", 1)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -16,14 +17,15 @@ from django_microservices.wire.messages import UNSET, Message, Reply
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.status import Status
 
+RESET = struct.pack("ii", 1, 0)
 SOON = 10.0  # seconds: a bound on what takes milliseconds
 
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Let the loop turn until a condition holds."""
     async with asyncio.timeout(SOON):
-        while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - nothing tells of it
+        while not condition():  # noqa: ASYNC110 - nothing else tells of it
+            await asyncio.sleep(0)
 
 
 class Delivery:
@@ -63,8 +65,12 @@ class Delivery:
             if self.message.id is not UNSET:
                 echo = None if self.message.data is UNSET else bytes(self.message.data)
                 parts = parts or {"data": echo if data is None else data}
-                self.respond(Reply(self.message.id, **parts))
+                self.say(**parts)
             self.end("ack")
+
+    def say(self, data: bytes | None = None, **parts: Any) -> None:
+        """Send one packet, and let who reads slowly be."""
+        self.respond(Reply(self.message.id, data, **parts))
 
     def end(self, outcome: str = "ack") -> None:
         """End."""
@@ -223,7 +229,11 @@ class Peer:
         if receive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            raise
         return cls(*await asyncio.open_connection(sock=sock, **options))
 
     def send(self, *packets: Any) -> None:
@@ -259,5 +269,8 @@ class Peer:
         return f"{host}:{port}"
 
     def close(self) -> None:
-        """Go away."""
+        """Be gone, with a reset: a mere end could be that of our side only."""
+        sock = self.writer.get_extra_info("socket")
+        if not self.writer.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.writer.transport.abort()

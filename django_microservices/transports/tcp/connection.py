@@ -8,6 +8,8 @@ from .protocol import units
 from .sockets import address_text, has_vanished, set_options
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .transport import TCPTransport
 
 # Output is handed over before the tick ends once it has this many texts, so that the
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
 EAGER = 32
 EAGER_BYTES = 32 * 1024
 HIGH_WATER = 256
-# The end of the handshake, still unsent when TLS is ready, counts: were it over the high
-# water, reading would stop before the first message, and nothing would ever send it.
+UNREAD = 16 * 1024 * 1024
+"""Bytes that a peer may leave unread."""
+# The end of the handshake, still unsent when TLS is ready, counts: were it over the
+# high water, reading would stop at once, and nothing would ever send it.
 TLS_HIGH_WATER = 64 * 1024
 
 AT_ONCE = 512
@@ -26,11 +30,24 @@ LINGER = 1.0
 CHECK = 3.0
 
 
+class Drained:
+    """Waits until the peer has read; unlike a coroutine it may be let go unawaited."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def __await__(self) -> "Generator[Any, None, None]":
+        return self._connection.drained().__await__()
+
+
 class Connection(asyncio.Protocol):
     """What both halves share. Subclasses handle :meth:`texts_received`.
 
     ``lost`` says that nothing can be written any more, ``deaf`` that we do not read,
-    ``paused`` that the peer does not, ``reason`` why the connection ended.
+    ``paused`` that the peer is behind in reading, ``clogged`` that it is so far behind
+    that nothing more is read from it, ``reason`` why the connection ended.
     """
 
     __slots__ = (
@@ -39,6 +56,7 @@ class Connection(asyncio.Protocol):
         "_frame_timer",
         "_out",
         "_out_size",
+        "clogged",
         "deaf",
         "heard",
         "loop",
@@ -66,6 +84,7 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self.deaf = False
         self.paused = False
+        self.clogged = False
         self.peer_ended = False
         self.reason: str | None = None
         self._out: list[bytes] = []
@@ -221,9 +240,21 @@ class Connection(asyncio.Protocol):
             self._check_unread()
 
     def _check_unread(self) -> None:
+        """Cut a peer that reads nothing; read nothing from it well before that.
+
+        Not earlier: Nest's client reads nothing while its own requests back up, and
+        two that wait for each other would wait for ever.
+        """
         limit = self.options.max_send_buffer_size
-        if limit and self.transport.get_write_buffer_size() > limit:
+        unread = self.transport.get_write_buffer_size()
+        if limit and unread > limit:
             self.abort(f"the peer left more than {limit} bytes unread")
+        elif not self.clogged and unread > (limit or UNREAD) // 2:
+            self.clog()
+
+    def clog(self) -> None:
+        """The peer is half the allowed bytes behind."""
+        self.clogged = True
 
     def stop_writing(self) -> None:
         """Write nothing more: the socket takes nothing."""
@@ -237,7 +268,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The peer has caught up, or is gone."""
-        self.paused = False
+        self.paused = self.clogged = False
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_result(None)

@@ -83,10 +83,9 @@ class Intake:
 
     # --- the bound on what is in flight ---
 
-    def finished(self) -> None:
-        """Count a delivery that ended, and go on reading where reading waited."""
-        self.outstanding -= 1
-        if self.waiting and not self._working:
+    def make_room(self) -> None:
+        """Go on where a connection waited for a delivery to end."""
+        if not self._working:
             self._work_off()
 
     def wait(self, connection: ServerConnection) -> None:
@@ -99,7 +98,7 @@ class Intake:
         """Deliver what waits, as far as there is room, and not for long at once.
 
         What is delivered may be finished on return, so that this comes back to itself
-        by :meth:`finished`: ``_working`` makes that harmless.
+        by :meth:`make_room`: ``_working`` makes that harmless.
         """
         self._working = True
         left = AT_ONCE

@@ -7,7 +7,7 @@ from ...exceptions import ConnectionLost, InvalidMessage
 from ...wire.codecs import SHALLOW, encode, is_too_deep
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.status import Status
-from .connection import CHECK, LINGER, Connection
+from .connection import CHECK, LINGER, Connection, Drained
 from .extension import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Link(Connection):
         if len(text) > self.max_size:
             self.check_size(text)
         self.write(text)
-        return self.drained() if self.paused else None
+        return Drained(self) if self.paused else None
 
     def _metadata_of(self, message: Message) -> bytes | None:
         """Return the request's metadata: few kinds recur, so their texts are kept."""

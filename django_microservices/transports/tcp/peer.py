@@ -10,7 +10,7 @@ from ...wire.codecs import SHALLOW, Envelope, decode, encode, find_id, is_too_de
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.patterns import Pattern
 from ...wire.text import shown
-from .connection import AT_ONCE, Connection
+from .connection import AT_ONCE, Connection, Drained
 from .extension import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
 from .tls import PeerIdentity, identity
 
@@ -26,6 +26,19 @@ HALF_OPEN = 30.0
 
 UNREADABLE = encode({"status": "error", "message": "The message could not be read."})
 _MOST_TIMEOUT_DIGITS = 9
+_MOST_KNOWN = 1024
+_known_seconds: dict[str | None, float] = {}
+"""What the few timeouts that recur mean: bounded, since peers write them."""
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return the seconds that a caller will wait, from its text in milliseconds."""
+    if text is None or not text.isdecimal() or len(text) > _MOST_TIMEOUT_DIGITS:
+        return None
+    seconds = int(text) / 1000
+    if len(_known_seconds) < _MOST_KNOWN:
+        _known_seconds[text] = seconds
+    return seconds
 
 
 class TCPWire:
@@ -154,7 +167,7 @@ class ServerConnection(Connection):
         return self.backlog
 
     def _queue(self) -> None:
-        if not (self._queued or self.paused):
+        if not (self._queued or self.clogged):
             self._queued = True
             self.intake.wait(self)
 
@@ -163,7 +176,7 @@ class ServerConnection(Connection):
         self._queued = False
         backlog, intake, count = self.backlog, self.intake, 0
         try:
-            while backlog and count < most and not (self.paused or self.lost):
+            while backlog and count < most and not (self.clogged or self.lost):
                 if intake.outstanding >= intake.limit:
                     break
                 count += 1
@@ -179,7 +192,7 @@ class ServerConnection(Connection):
             self._drop_backlog()
         elif self.backlog:
             self._queue()
-        elif self.backlog is not None and not self.paused:
+        elif self.backlog is not None and not self.clogged:
             self.backlog = None
             self.resume_reading()
             self._end_if_answered()
@@ -210,23 +223,30 @@ class ServerConnection(Connection):
             self._control(pattern.route, envelope)
             return
         headers = envelope.metadata
-        timeout = None if headers is None else self._read_headers(headers)
-        wire = self._wire or self._new_wire()
+        timeout = None
+        if headers is not None:
+            if not self._said_hello and PEER_HEADER in headers:
+                self._greet()
+            value = headers.get(TIMEOUT_HEADER)
+            timeout = _known_seconds.get(value) or _seconds(value)
+        id_, wire = envelope.id, self._wire or self._new_wire()
         data = envelope.data or UNSET
-        self._deliver(Message(pattern, data, envelope.id, headers, timeout, None, wire))
-
-    def _deliver(self, message: Message) -> None:
         intake = self.intake
-        delivery = intake.deliver(message, self._respond)
+        delivery = intake.deliver(
+            Message(pattern, data, id_, headers, timeout, None, wire), self._respond
+        )
         intake.outstanding += 1
-        if delivery.outcome is None and message.id is not UNSET:
+        if delivery.outcome is None and id_ is not UNSET:
             self.deliveries.add(delivery)
         delivery.when_done(self._finished)
 
     def finished(self, delivery: Any) -> None:
         """Forget a delivery that ended."""
         self.deliveries.discard(delivery)
-        self.intake.finished()
+        intake = self.intake
+        intake.outstanding -= 1
+        if intake.waiting:
+            intake.make_room()
         if self.peer_ended:
             self._end_if_answered()
 
@@ -239,17 +259,12 @@ class ServerConnection(Connection):
         self._wire = TCPWire(self)
         return self._wire
 
-    def _read_headers(self, headers: dict[str, str]) -> float | None:
-        """Return the seconds that the caller will wait; greet a peer of ours."""
-        if not self._said_hello and PEER_HEADER in headers:
-            self._said_hello = True
-            self._answer(HELLO)
-            if self.intake.pausing:
-                self._answer(BYE)
-        text = headers.get(TIMEOUT_HEADER)
-        if text is None or not text.isdecimal() or len(text) > _MOST_TIMEOUT_DIGITS:
-            return None
-        return int(text) / 1000
+    def _greet(self) -> None:
+        """Say hello to a peer of ours, once."""
+        self._said_hello = True
+        self._answer(HELLO)
+        if self.intake.pausing:
+            self._answer(BYE)
 
     def _control(self, route: str, envelope: Envelope) -> None:
         """Serve a packet of our own extension; strangers get none of it."""
@@ -286,14 +301,14 @@ class ServerConnection(Connection):
         if len(text) > self.max_size:
             self.check_size(text)
         self.write(text)
-        return self.drained() if self.paused else None
+        return Drained(self) if self.paused else None
 
     def _answer(self, reply: Reply) -> None:
         self.write(self.options.write(reply))
 
-    def pause_writing(self) -> None:
+    def clog(self) -> None:
         """Read and begin nothing more for a peer that does not read."""
-        super().pause_writing()
+        super().clog()
         self._hold()
 
     def resume_writing(self) -> None:

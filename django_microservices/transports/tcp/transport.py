@@ -28,7 +28,7 @@ from ...wire.codecs import (
 from ...wire.messages import Reply, Subscription
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
-from .connection import LINGER
+from .connection import LINGER, UNREAD
 from .intake import Intake
 from .link import Link
 from .protocol import JsonSocket
@@ -78,7 +78,7 @@ class TCPTransport(Transport):
         deserializer: Callable[[Any], Any] | None = None,
         max_frame_size: int = 1024 * 1024,
         max_buffer_size: int | None = None,
-        max_send_buffer_size: int = 16 * 1024 * 1024,
+        max_send_buffer_size: int = UNREAD,
         incomplete_message_timeout: float = 10.0,
         connect_timeout: float = 5.0,
         max_connections: int = 10_000,

@@ -27,7 +27,7 @@ class Partial(msgspec.Struct):
     """A payload whose members may be absent, which is not null."""
 
     kept: int | None = None
-    dropped: int | None | msgspec.UnsetType = UNSET
+    dropped: int | msgspec.UnsetType | None = UNSET
 
 
 CONSTANTS: dict[str, Any] = {
@@ -112,7 +112,7 @@ def fail_sync(data: str) -> None:
     raise ERRORS[data]
 
 
-def _never(context: MessageContext) -> bool:
+def _never(context: MessageContext[Any]) -> bool:
     return False
 
 
@@ -126,7 +126,9 @@ async def guarded(data: Any) -> str:
 @message_pattern("partial")
 async def partial(data: Partial) -> list[str]:
     """Name the members that came."""
-    return [name for name, value in msgspec.structs.asdict(data).items() if value != UNSET]
+    return [
+        name for name, value in msgspec.structs.asdict(data).items() if value != UNSET
+    ]
 
 
 @message_pattern("after")
@@ -142,7 +144,7 @@ async def length(data: str) -> int:
 
 
 @message_pattern("metadata")
-async def metadata(data: Any, context: MessageContext) -> dict[str, str]:
+async def metadata(data: Any, context: MessageContext[Any]) -> dict[str, str]:
     """Return the texts beside the payload."""
     return context.headers
 
