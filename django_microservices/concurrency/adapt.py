@@ -32,8 +32,24 @@ def to_sync(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
 
 
 def to_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Let async code call ``function`` where Django runs thread-sensitive code."""
-    result: Callable[..., Awaitable[Any]] = sync_to_async(
-        function, thread_sensitive=True
-    )
-    return result
+    """Let async code call ``function`` where Django runs thread-sensitive code.
+
+    An error is handed over beside ``sync_to_async``, for the reason that
+    :func:`to_sync` has; not as a value even, which its frames would hold.
+    """
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        errors: list[Exception] = []
+
+        def run() -> Any:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the caller gets it
+                errors.append(error)
+
+        value = await sync_to_async(run, thread_sensitive=True)()
+        if errors:
+            raise errors.pop()
+        return value
+
+    return call

@@ -51,13 +51,25 @@ class Inline:
         yield
 
     @staticmethod
-    async def stream(open_: Callable[[], Iterator[Any]]) -> AsyncGenerator[Any, None]:
+    def stream(open_: Callable[[], Iterator[Any]]) -> AsyncGenerator[Any, None]:
         """Iterate a sync iterator, item by item."""
-        items = await to_async(open_)()
+        return each(open_)
+
+
+async def each(open_: Callable[[], Iterator[Any]]) -> AsyncGenerator[Any, None]:
+    """Iterate a sync iterator where Django runs thread-sensitive code."""
+    items = await to_async(open_)()
+    while (item := await to_async(next)(items, _END)) is not _END:
         try:
-            while (item := await to_async(next)(items, _END)) is not _END:
-                yield item
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                await to_async(close)()
+            yield item
+        except BaseException:
+            # In a task of its own: sync_to_async() would raise this exception once
+            # more on the thread, whose frames would then hold it.
+            await asyncio.ensure_future(to_async(_close)(items))
+            raise
+
+
+def _close(items: Iterator[Any]) -> None:
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()

@@ -27,15 +27,26 @@ class Timers:
         self.time = loop.time
         self._rate = 1 / resolution
         self._buckets: dict[int, Bucket] = {}
+        self._now = self._seconds = -1.0
+        self._bucket: Bucket = {}
 
     def add(self, item: Expiring, seconds: float) -> Bucket:
         """Expire ``item`` in ``seconds``; pop it from the bucket to cancel."""
-        key = int((self.time() + seconds) * self._rate) + 1
+        now = self.time()
+        if now != self._now or seconds != self._seconds:
+            # What one tick adds mostly ends together: the next one need not search.
+            self._now, self._seconds = now, seconds
+            self._bucket = self._bucket_at(now + seconds)
+        bucket = self._bucket
+        bucket[item] = None
+        return bucket
+
+    def _bucket_at(self, when: float) -> Bucket:
+        key = int(when * self._rate) + 1
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = {}
             self._loop.call_at(key / self._rate, self._expire, key)
-        bucket[item] = None
         return bucket
 
     def _expire(self, key: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from asgiref.sync import iscoroutinefunction
 
 from ..concurrency.adapt import to_async, to_sync
+from ..concurrency.inline import each
 
 _END: Any = object()
 
@@ -112,7 +113,7 @@ class Bridge:
 
     async def _on_a_thread(self, items: Iterable[Any]) -> AsyncGenerator[Any, None]:
         """Iterate on the thread that waits, or else on one of the streams'."""
-        stream = _on_the_waiting_thread if _thread_waits.get() else self.streams.stream
+        stream = each if _thread_waits.get() else self.streams.stream
         async with aclosing(stream(lambda: iter(items))) as found:
             async for item in found:
                 yield item
@@ -132,19 +133,6 @@ def _to_sync(call: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
             _thread_waits.reset(token)
 
     return to_sync(awaited)
-
-
-async def _on_the_waiting_thread(
-    open_: Callable[[], Iterator[Any]],
-) -> AsyncGenerator[Any, None]:
-    items = await to_async(open_)()
-    try:
-        while (item := await to_async(next)(items, _END)) is not _END:
-            yield item
-    finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            await to_async(close)()
 
 
 async def _each(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

@@ -192,9 +192,19 @@ class StreamCall(Call, eq=False):
         if self.paused and self.resume is not None:
             self.paused = False
             self.resume()
-        if not items and self.error is not None:
-            raise self.error
+        if not items:
+            self.raise_error()
         return items
+
+    def raise_error(self) -> None:
+        """Raise the error that ended the stream, once."""
+        error, self.error = self.error, None
+        if error is None:
+            return
+        try:
+            raise error
+        finally:
+            del error  # the traceback would hold this frame, and the frame the error
 
 
 def remote_error(call: Call, reply: Reply) -> MicroserviceError:

@@ -36,6 +36,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 DEFAULT_TIMEOUT = 5.0
+_CONTRACTS = (Request, Event)
 
 
 class ClientConfig(NamedTuple):
@@ -556,10 +557,9 @@ class Client:
         id_: Any = UNSET,
         kind: type[Call] = Call,
     ) -> Any:
-        if isinstance(pattern, Request):
-            returns = pattern.returns if returns is None else returns
-            pattern = pattern.pattern
-        elif isinstance(pattern, Event):
+        if isinstance(pattern, _CONTRACTS):
+            if returns is None:
+                returns = getattr(pattern, "returns", None)
             pattern = pattern.pattern
         else:
             pattern = Pattern.of(pattern)
@@ -669,7 +669,9 @@ class Client:
         assert config is not None
         call.data = payload_of(call.data)
         if config.transport.in_process:
-            yield from to_sync(self._collect)(call)
+            found, call.error = to_sync(self._collect)(call)
+            yield from found
+            call.raise_error()
             return
         connection = self._connection(config, portal.loop)
         try:
@@ -681,8 +683,15 @@ class Client:
             with suppress(RuntimeError):  # the interpreter is exiting
                 portal.call_soon(connection.close_stream, call)
 
-    async def _collect(self, call: StreamCall) -> list[Any]:
-        return [item async for item in self._items(call)]
+    async def _collect(self, call: StreamCall) -> tuple[list[Any], Exception | None]:
+        """Return all items of a stream, and the error that came after them."""
+        found = []
+        try:
+            async for item in self._items(call):
+                found.append(item)  # noqa: PERF401 - an error keeps those before it
+        except Exception as error:  # noqa: BLE001 - raised when the items are read
+            return found, error
+        return found, None
 
     async def _astream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
         call.data = payload_of(call.data)

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -68,7 +69,7 @@ class Delivery(msgspec.Struct, eq=False):
         server, route = self.server, self.route
         server.in_flight.add(self)
         if server.observed:
-            self.started = server.loop.time()
+            self.started = perf_counter()
             if message_received.receivers:
                 message_received.send_robust(Server_, context=self.context)
         timeout = self.message.timeout
@@ -265,6 +266,8 @@ class Delivery(msgspec.Struct, eq=False):
             self.callback(self)
         if server.observed:
             self._observe()
+        if self.error is not None:
+            self.error = None  # its traceback would keep this, and this it, alive
 
     def _answer_with(self, error: Exception, respond: "Respond") -> Any:
         """Answer the fixed error where the answer itself cannot be sent."""
@@ -283,7 +286,7 @@ class Delivery(msgspec.Struct, eq=False):
         return f"<{self.route.handler.name} for {self.shown}>"
 
     def _observe(self) -> None:
-        seconds = self.server.loop.time() - self.started
+        seconds = perf_counter() - self.started
         if self.server.log_messages:
             outcome = "ok" if self.error is None else type(self.error).__name__
             logger.info(

@@ -27,8 +27,8 @@ class Session:
 
     ``opened`` ends when there is a link, or with what prevented it. ``retired(session,
     reason)`` is called once, at the moment from which no new call may use the link:
-    with the reason when it was lost, with ``None`` when the server said goodbye; what
-    waits on it then is still answered. ``changed(status)`` gets what the wire reports.
+    with the reason when it was lost, with ``None`` when the server said goodbye (what
+    waits on it then is still answered) or when the client was closed. ``changed(status)`` gets what the wire reports.
     """
 
     def __init__(
@@ -58,6 +58,9 @@ class Session:
         reason: BaseException = ConnectionLost(CLOSED)
         try:
             reason = await self._hold()
+        except asyncio.CancelledError:
+            self._retire(None)  # our own doing: nothing to tell anybody
+            raise
         except (MicroserviceError, OSError) as error:
             reason = error
         except Exception as error:

@@ -68,10 +68,8 @@ def new_id() -> str:
         return _ids.pop()
     except IndexError:
         digits = os.urandom(_ID_DIGITS * 128).hex()
-        _ids.extend(
-            digits[start : start + _ID_DIGITS]
-            for start in range(0, len(digits), _ID_DIGITS)
-        )
+        starts = range(0, len(digits), _ID_DIGITS)
+        _ids.extend([digits[start : start + _ID_DIGITS] for start in starts])
         return _ids.pop()
 
 

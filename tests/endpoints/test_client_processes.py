@@ -1,20 +1,14 @@
 """The end that asks, in processes that fork, and under gevent."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
 
 from django_microservices import message_pattern
 from tests.endpoints.ends import serving_elsewhere
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.endpoints.scripts import run_script
 
 
 @message_pattern("echo")
@@ -42,32 +36,6 @@ def served(free_port: Callable[[], int]) -> Iterator[int]:
     port = free_port()
     with serving_elsewhere(port, echo, hang, acount):
         yield port
-
-
-PRELUDE = """
-    import os, sys
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    import django
-    django.setup()
-    from django_microservices import create_client
-    port = int(sys.argv[1])
-"""
-
-
-def run_script(port: int, script: str, before: str = "") -> str:
-    """Run a script in a process of its own, and return what it printed."""
-    source = f"{before}\n{dedent(PRELUDE)}\n{dedent(script)}"
-    done = subprocess.run(
-        [sys.executable, "-c", source, str(port)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONASYNCIODEBUG": ""},
-        capture_output=True,
-        timeout=60,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_fork_after_use(served: int) -> None:

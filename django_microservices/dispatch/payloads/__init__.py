@@ -92,7 +92,7 @@ def join(path: str, more: str) -> str:
 def read_plain(raw: Any) -> Any:
     """Decode an encoded payload to plain Python; raise :class:`PayloadError`."""
     try:
-        return decode(bytes(raw))
+        return decode(raw)
     except InvalidMessage as error:
         raise PayloadError.of(str(error)) from error
 

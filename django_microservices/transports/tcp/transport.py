@@ -240,7 +240,7 @@ def _reason(error: OSError) -> str:
     """Say it as the system does: asyncio has sentences of its own."""
     if error.errno is not None and error.errno > 0:  # a resolver's are negative
         return os.strerror(error.errno)
-    return error.strerror or str(error)
+    return error.strerror or str(error) or "the connection ended at once"
 
 
 def _split(url: str) -> tuple[str, int]:
