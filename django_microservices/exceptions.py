@@ -3,16 +3,16 @@
 ::
 
     MicroserviceError
-    ├── RemoteError            the handler answered with an error; ``.error`` is its value
+    ├── RemoteError            the handler answered with an error: ``.error``
     ├── MessageTimeout         no answer in time (also a ``TimeoutError``)
     ├── NoHandler              the other side has no handler for the pattern
     ├── NotConnected           no connection could be made (also a ``ConnectionError``)
     ├── ConnectionLost         the connection ended before the answer came
     ├── MessageTooLarge        a message or reply is over ``max_frame_size``
     ├── StreamOverflow         a stream's reader fell too far behind
-    ├── InvalidReply           the answer could not be read, or not as the type asked for
+    ├── InvalidReply           the answer cannot be read, or is not of the type
     ├── InvalidMessage         bytes that are no message of this wire
-    ├── TransportRefused       a refusal that no retry mends: port taken, bad certificate
+    ├── TransportRefused       a refusal that no retry mends: a port is taken
     └── RpcException           raise it in a handler: its value travels to the caller
     EncodingError              a value that cannot travel (a ``TypeError``)
 
@@ -87,8 +87,8 @@ class TransportRefused(MicroserviceError):
 class RpcException(MicroserviceError):
     """Raise it in a handler to answer the caller with an error of your own.
 
-    A text arrives as ``{"status": "error", "message": text}``, any other JSON value
-    as it is: the same two shapes as Nest's ``RpcException``.
+    An object or a list travels as it is, anything else as
+    ``{"status": "error", "message": value}``: the shapes of Nest's ``RpcException``.
     """
 
     def __init__(self, error: Any) -> None:

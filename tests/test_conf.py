@@ -175,7 +175,7 @@ def test_override_settings() -> None:
     client = clients["MATH"]
     for port in (4000, 5000):
         with given(CLIENTS={"MATH": {"OPTIONS": {"port": port}}}):
-            transport: Any = client._configure().transport
+            transport: Any = client.config.transport
             assert transport.port == port
 
 
@@ -282,7 +282,7 @@ def test_handlers_of_named_servers(
 
 def test_create_client() -> None:
     """A client outside settings has its options by keyword."""
-    config = create_client(port=4000)._configure()
+    config = create_client(port=4000).config
     assert isinstance(config.transport, TCPTransport)
     assert config.transport.port == 4000
 
@@ -290,7 +290,7 @@ def test_create_client() -> None:
 def test_create_client_by_dict() -> None:
     """Or it is written as an entry of CLIENTS is."""
     entry = {"TRANSPORT": MEMORY, "OPTIONS": {"name": "a"}, "TIMEOUT": 3}
-    config = create_client(entry)._configure()
+    config = create_client(entry).config
     assert isinstance(config.transport, MemoryTransport)
     assert config.timeout == 3.0
 

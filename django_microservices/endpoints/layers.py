@@ -9,7 +9,7 @@ from ..concurrency.adapt import to_async, to_sync
 from .calls import Call
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .exchange import Exchange
 
 
 class Layers:
@@ -19,14 +19,12 @@ class Layers:
     is not the verb's, it runs on the other side of asgiref's bridge.
     """
 
-    def __init__(self, client: "Client", middleware: Iterable[Any]) -> None:
-        self.send: Callable[[Call], Any] = client.run
-        self.asend: Callable[[Call], Awaitable[Any]] = client.arun
+    def __init__(self, exchange: "Exchange", middleware: Iterable[Any]) -> None:
+        self.run: Callable[[Call], Any] = exchange.run
+        self.arun: Callable[[Call], Awaitable[Any]] = exchange.arun
         for factory in reversed(tuple(middleware)):
-            self.send = _sync_layer(factory, self.send)
-            self.asend = _async_layer(factory, self.asend)
-        self.stream = self.send
-        self.astream = self.asend
+            self.run = _sync_layer(factory, self.run)
+            self.arun = _async_layer(factory, self.arun)
 
 
 def _sync_layer(factory: Any, inner: Callable[[Call], Any]) -> Callable[[Call], Any]:

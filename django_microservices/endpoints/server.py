@@ -113,9 +113,7 @@ class Server:
         self._routes = {h: self._route(h) for h in self.registry.handlers}
 
     def _route(self, handler: Handler) -> Route:
-        chain = compose(
-            handler, self.config.middleware, self.threads, self.streams
-        )
+        chain = compose(handler, self.config.middleware, self.threads, self.streams)
         return Route(
             handler,
             chain.call,
@@ -171,9 +169,9 @@ class Server:
                 if self.loop.time() - entered > STEADY:
                     backoff.reset()
                 self.listeners.call("disconnect")
-            if not self._stopping.is_set():
-                reason = intake.closed.result()
-                raise reason or NotConnected("the wire ended")
+            if self._stopping.is_set():
+                return
+            raise intake.closed.result() or NotConnected("the wire ended")
 
     def _give_up(self, error: BaseException) -> None:
         self.status.change(Status.CLOSED)
@@ -277,9 +275,10 @@ class Server:
         except KeyError:
             routes = self._remember(self._requests, route, self.registry.request)
         if len(routes) == 1:
-            chosen = routes[0]
-            context: MessageContext[Any] = MessageContext(message, chosen.handler, self.name)
-            delivery = Delivery(self, chosen, message, context, respond)
+            only = routes[0]
+            context: MessageContext[Any]
+            context = MessageContext(message, only.handler, self.name)
+            delivery = Delivery(self, only, message, context, respond)
             delivery.start()
             return delivery
         if routes:

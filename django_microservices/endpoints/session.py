@@ -28,7 +28,8 @@ class Session:
     ``opened`` ends when there is a link, or with what prevented it. ``retired(session,
     reason)`` is called once, at the moment from which no new call may use the link:
     with the reason when it was lost, with ``None`` when the server said goodbye (what
-    waits on it then is still answered) or when the client was closed. ``changed(status)`` gets what the wire reports.
+    waits on it then is still answered) or when the client was closed.
+    ``changed(status)`` gets what the wire reports.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ..endpoints.calls import Call
-from ..endpoints.client import Client
+from ..endpoints.connection import Connection
 from .sent import ANY, Sent, plain_of, route_of, told
 
 _watchers: list[list[Sent]] = []
@@ -38,29 +38,24 @@ def assert_emitted(
 def _watched(seen: list[Sent]) -> Iterator[None]:
     _watchers.append(seen)
     if len(_watchers) == 1:
-        _patches.start()
+        _patch.start()
     try:
         yield
     finally:
         _watchers[:] = [watcher for watcher in _watchers if watcher is not seen]
         if not _watchers:
-            _patches.stop()
+            _patch.stop()
 
 
-_emit, _aemit = Client._emit, Client._aemit  # noqa: SLF001
+_emit = Connection.emit
 
 
-def _noted_emit(client: Client, call: Call) -> None:
-    _emit(client, call)
+async def _noted_emit(connection: Connection, call: Call) -> None:
+    await _emit(connection, call)
     _note(call)
 
 
-async def _noted_aemit(client: Client, call: Call) -> None:
-    await _aemit(client, call)
-    _note(call)
-
-
-_patches = patch.multiple(Client, _emit=_noted_emit, _aemit=_noted_aemit)
+_patch = patch.object(Connection, "emit", _noted_emit)
 
 
 def _note(call: Call) -> None:

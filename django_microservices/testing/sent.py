@@ -9,7 +9,6 @@ from ..wire.codecs import decode, encode
 from ..wire.contracts import Event, Request
 from ..wire.messages import UNSET, Message
 from ..wire.patterns import Pattern
-from ..wire.text import shown
 
 __all__ = ["ANY", "Sent", "plain_of", "route_of", "told"]
 
@@ -22,7 +21,7 @@ class Sent:
     """
 
     pattern: Any
-    data: Any = ANY
+    data: Any = field(default_factory=lambda: ANY)
     is_event: bool = field(default=False, compare=False)
     headers: dict[str, str] = field(default_factory=dict, compare=False)
     timeout: float | None = field(default=None, compare=False)
@@ -45,14 +44,16 @@ class Sent:
 
 def told(pattern: Any, data: Any) -> str:
     """Name a message in an error."""
-    return f"{shown(route_of(pattern))!s} with {data!r}"
+    return f"{_pattern(pattern).value!r} with {data!r}"
 
 
 def route_of(pattern: Any) -> str:
     """Return the canonical text of a pattern or a contract's."""
-    if isinstance(pattern, Request | Event):
-        return pattern.pattern.route
-    return Pattern.of(pattern).route
+    return _pattern(pattern).route
+
+
+def _pattern(given: Any) -> Pattern:
+    return given.pattern if isinstance(given, Request | Event) else Pattern.of(given)
 
 
 def plain_of(data: Any) -> Any:

@@ -95,3 +95,10 @@ async def test_closed_stream() -> None:
     assert await anext(items) == 1
     await items.aclose()
     assert closed == [True]
+
+
+async def test_closed_stream_of_a_plain_iterator() -> None:
+    """An iterator that cannot be closed is left alone."""
+    items = inline().stream(lambda: iter([1, 2]))
+    assert await anext(items) == 1
+    await items.aclose()

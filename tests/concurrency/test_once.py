@@ -34,7 +34,7 @@ class Maker:
 
 def test_value() -> None:
     """What was made is kept."""
-    once = Once(Maker())
+    once: Once[int] = Once(Maker())
     assert [once.get(), once.get()] == [1, 1]
 
 
@@ -54,7 +54,7 @@ def test_taken() -> None:
 async def test_value_for_tasks() -> None:
     """Tasks share one value, made by the first of them."""
     maker = Maker()
-    once = Once(maker.later)
+    once: Once[int] = Once(maker.later)
     assert await asyncio.gather(*(once.aget() for _ in range(10))) == [1] * 10
 
 
@@ -66,13 +66,13 @@ async def test_sync_maker_for_tasks() -> None:
 def test_async_maker_for_threads() -> None:
     """Threads share one value that is made by a coroutine."""
     maker = Maker()
-    once = Once(maker.later)
+    once: Once[int] = Once(maker.later)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: once.get(), range(8))) == [1] * 8
 
 
 async def test_threads_and_tasks_together() -> None:
-    """A task waits for the thread that is making the value, without stopping the loop."""
+    """A task waits for the thread that makes the value, and the loop goes on."""
     making, made = threading.Event(), threading.Event()
 
     def make() -> int:
@@ -80,18 +80,18 @@ async def test_threads_and_tasks_together() -> None:
         assert made.wait(PATIENCE)
         return 7
 
-    once = Once(make)
+    once: Once[int] = Once(make)
     thread = asyncio.ensure_future(sync_to_async(once.get, thread_sensitive=False)())
     await sync_to_async(making.wait)(PATIENCE)
     task = asyncio.ensure_future(once.aget())
     await asyncio.sleep(0)
     made.set()
-    assert await asyncio.gather(thread, task) == [7, 7]
+    assert [await thread, await task] == [7, 7]
 
 
 def test_error_is_not_kept() -> None:
     """After an error the next one who asks makes it anew."""
-    once = Once(Maker(ZeroDivisionError()))
+    once: Once[int] = Once(Maker(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         once.get()
     assert once.get() == 2
@@ -99,7 +99,7 @@ def test_error_is_not_kept() -> None:
 
 async def test_error_leaves_no_lock_behind() -> None:
     """After an error in a task, another task is served."""
-    once = Once(Maker(ZeroDivisionError()).later)
+    once: Once[int] = Once(Maker(ZeroDivisionError()).later)
     with pytest.raises(ZeroDivisionError):
         await once.aget()
     assert await once.aget() == 2

@@ -266,6 +266,66 @@ async def test_stuck_counts_long_jobs(threads: Threads, hold: Hold) -> None:
     await held.ended
 
 
+class Abandoned(Work):
+    """A job that nobody awaits any more."""
+
+    abandoned = True
+
+
+async def test_relieve_puts_a_thread_beside_one_that_hangs(hold: Hold) -> None:
+    """Beside a thread that works for nobody another is put, for as long as it does."""
+    pool = Threads(1, asyncio.get_running_loop())
+    hanging, waiting = Abandoned(hold), Work(lambda: 7)
+    pool.submit(hanging)
+    assert hold.started.wait(PATIENCE)
+    pool.submit(waiting)
+    assert pool.relieve(after=60.0) == 0
+    assert pool.relieve(after=0.0) == 1
+    assert await asyncio.wait_for(waiting.ended, PATIENCE) == 7
+    assert pool.relieve(after=0.0) == 1
+    assert len(pool._workers) == 2
+    hold.release.set()
+    await hanging.ended
+    async with asyncio.timeout(PATIENCE):
+        while len(pool._workers) > 1:
+            assert pool.relieve(after=0.0) == 0
+            await asyncio.sleep(0.001)
+    assert await do(pool, lambda: 8) == 8
+    assert pool.stop(PATIENCE)
+
+
+async def test_relieve_leaves_long_jobs_alone(threads: Threads, hold: Hold) -> None:
+    """A job that somebody awaits may take its time."""
+    held = Work(hold)
+    threads.submit(held)
+    assert hold.started.wait(PATIENCE)
+    assert threads.relieve(after=0.0) == 0
+    assert len(threads._workers) == 2
+    hold.release.set()
+    await held.ended
+
+
+async def test_relieved_thread_wakes_another(hold: Hold) -> None:
+    """A thread that leaves sees to it that what waits is taken up."""
+    pool = Threads(1, asyncio.get_running_loop())
+    hanging = Abandoned(hold)
+    pool.submit(hanging)
+    assert hold.started.wait(PATIENCE)
+    pool.relieve(after=0.0)
+    second = Hold()
+    held = Work(second)
+    pool.submit(held)
+    assert await asyncio.to_thread(second.started.wait, PATIENCE)
+    jobs = [Work(partial(int, n)) for n in range(3)]
+    for job in jobs:
+        pool.submit(job)
+    hold.release.set()
+    await hanging.ended
+    second.release.set()
+    assert await asyncio.gather(*(job.ended for job in jobs)) == [0, 1, 2]
+    assert pool.stop(PATIENCE)
+
+
 # --- the end ----------------------------------------------------------------------
 
 

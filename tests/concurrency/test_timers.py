@@ -76,3 +76,13 @@ async def test_failing_item(caplog: pytest.LogCaptureFixture) -> None:
             timers.add(item, 0.01)
         await asyncio.wait_for(asyncio.gather(*(i.expired for i in items)), PATIENCE)
     assert caplog.text.count("could not expire") == 1
+
+
+async def test_same_moment() -> None:
+    """What is added in the same moment for the same time ends together."""
+    timers = Timers(asyncio.get_running_loop())
+    moment = timers.time()
+    timers.time = lambda: moment
+    first, second = Item(), Item()
+    assert timers.add(first, 0.01) is timers.add(second, 0.01)
+    await asyncio.wait_for(asyncio.gather(first.expired, second.expired), PATIENCE)

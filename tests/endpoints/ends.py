@@ -1,7 +1,7 @@
 """Servers and clients for the tests of the two ends, and a wire without a network."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -110,8 +110,13 @@ def calling_sync(port: int, **more: Any) -> Iterator[Client]:
 async def until(condition: Callable[[], Any]) -> None:
     """Return as soon as ``condition`` is true; fail where it never is."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - whatever it looks at
             await asyncio.sleep(0.002)
+
+
+async def grown(items: Sized, beyond: int) -> None:
+    """Return as soon as there are more than ``beyond`` items."""
+    await until(lambda: len(items) > beyond)
 
 
 # --- a wire without a network -----------------------------------------------------

@@ -34,7 +34,9 @@ def test_reset() -> None:
 def test_goes_on_for_ever() -> None:
     """A thousand failures later it still waits for the cap."""
     backoff = Backoff(CLIENT_CAP)
-    assert {backoff.next() for _ in range(1000)} <= {0.05 * 2**n for n in range(7)} | {5}
+    assert {backoff.next() for _ in range(1000)} <= {0.05 * 2**n for n in range(7)} | {
+        5
+    }
     assert backoff.next() == CLIENT_CAP
     assert backoff.tries == 1001
 

@@ -98,7 +98,9 @@ async def test_expired() -> None:
     """A call whose time is up names its pattern, its client and the time."""
     call = new_call(timeout=0.5)
     call.expire()
-    with pytest.raises(MessageTimeout, match="No answer to sum from 'MATH' within 0.5"):
+    with pytest.raises(
+        MessageTimeout, match=r"No answer to sum from 'MATH' within 0\.5"
+    ):
         await call.waiter
 
 
@@ -108,6 +110,36 @@ async def test_abandoned_leaves_its_bucket() -> None:
     call.bucket = {call: None}
     call.abandon()
     assert call.bucket == {}
+
+
+class FakeSession:
+    """Keeps what a call tells it."""
+
+    def __init__(self, *, draining: bool) -> None:
+        self.pending: dict[Any, Any] = {}
+        self.link = self
+        self.draining = draining
+        self.told: list[Any] = []
+
+    def forget(self, id_: Any, *, answered: bool) -> None:
+        """Keep it."""
+        self.told.append((id_, answered))
+
+    def stop_if_idle(self) -> None:
+        """Keep it."""
+        self.told.append("stop")
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_session_is_told(draining: bool) -> None:  # noqa: FBT001
+    """A session forgets a call once; one that drains may end with it."""
+    call = new_call()
+    call.session = session = FakeSession(draining=draining)
+    session.pending["id"] = call
+    call.succeed(b"1")
+    call.abandon()
+    assert session.pending == {}
+    assert session.told == [("id", True), *["stop"] * draining]
 
 
 async def test_thread_waits() -> None:

@@ -49,6 +49,8 @@ from tests.endpoints.ends import (
     calling,
     calling_sync,
     client_of,
+    running,
+    server_of,
     serving,
     serving_elsewhere,
     until,
@@ -188,8 +190,9 @@ async def test_asend(port: int) -> None:
 
 async def test_values(port: int) -> None:
     """Null, false, 0 and '' are answers; no value is UNSET."""
+    values: list[Any] = [None, False, 0, "", [], {}]
     async with serving(port, *HANDLERS), calling(port) as client:
-        for value in (None, False, 0, "", [], {}):
+        for value in values:
             assert await client.asend("echo", value) == value
         assert await client.asend("nothing") is UNSET
 
@@ -271,7 +274,7 @@ def test_async_verbs_in_async_to_sync(client: Client) -> None:
 
     assert async_to_sync(use)() == [7, [0, 1, 2]]
     assert async_to_sync(use)() == [7, [0, 1, 2]]
-    assert [portal.is_loop(loop) for loop in client._connections] == [True]
+    assert [portal.is_loop(loop) for loop in client._connections._by_loop] == [True]
 
 
 def test_aclose_in_async_to_sync(client: Client) -> None:
@@ -416,13 +419,14 @@ def test_closed_sync_stream(client: Client, pattern: str) -> None:
 async def test_cancelled_stream(port: int) -> None:
     """Cancelling who reads a stream ends the handler's generator."""
     async with serving(port, *HANDLERS), calling(port) as client:
+        begun = asyncio.Event()
 
         async def read() -> None:
             async for _ in client.astream("stall"):
-                pass
+                begun.set()
 
         reading = asyncio.ensure_future(read())
-        await asyncio.sleep(0.05)
+        await begun.wait()
         reading.cancel()
         await asyncio.wait([reading])
         await until(lambda: closed == ["stall"])
@@ -600,6 +604,48 @@ async def test_invalid_item(port: int) -> None:
         await until(lambda: closed == ["acount"])
 
 
+# --- middleware ---
+
+
+def unchanged(get_response: Any) -> Any:
+    """Be there, and do nothing."""
+
+    def layer(call: Any) -> Any:
+        return get_response(call)
+
+    return layer
+
+
+def unchanged_async(get_response: Any) -> Any:
+    """Be there, and do nothing."""
+
+    async def layer(call: Any) -> Any:
+        return await get_response(call)
+
+    return layer
+
+
+async def test_async_verbs_with_middleware(port: int) -> None:
+    """Client middleware is around every async verb."""
+    async with (
+        serving(port, *HANDLERS),
+        calling(port, middleware=(unchanged_async,)) as client,
+    ):
+        assert await client.asend("echo", 1) == 1
+        assert [n async for n in client.astream("acount", 2)] == [0, 1]
+        await client.aemit("noted", 1)
+        await until(lambda: noted)
+
+
+def test_sync_verbs_with_middleware(served: int) -> None:
+    """And around every sync one."""
+    with calling_sync(served, middleware=(unchanged,)) as client:
+        assert client.send("echo", 1) == 1
+        assert list(client.stream("acount", 2)) == [0, 1]
+        client.emit("noted", 1)
+        async_to_sync(until)(lambda: noted)
+
+
 # --- headers ----------------------------------------------------------------------
 
 
@@ -629,7 +675,9 @@ async def test_request_id_travels(port: int) -> None:
 
 
 @pytest.fixture
-def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+def database(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
     """Allow the database, without a transaction around the test."""
     with django_db_blocker.unblock():
         yield
@@ -649,9 +697,9 @@ def test_emit_after_the_commit(client: Client) -> None:
 @pytest.mark.usefixtures("database")
 def test_emit_after_a_rollback(client: Client) -> None:
     """An event of a transaction that was rolled back is not sent."""
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         client.emit("noted", 1, on_commit=True)
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
     client.emit("noted", 2, on_commit=True)
     async_to_sync(until)(lambda: noted)
     assert noted == [2]
@@ -732,7 +780,7 @@ async def test_status_is_a_stream(port: int) -> None:
 
     async def follow(client: Client) -> None:
         async for status in client.status:
-            seen.append(str(status))
+            seen.append(str(status))  # noqa: PERF401 - read while it grows
 
     async with serving(port, *HANDLERS), calling(port) as client:
         following = asyncio.ensure_future(follow(client))
@@ -795,15 +843,15 @@ def test_loops_that_ended_are_forgotten(served: int) -> None:
     for _ in range(3):
         asyncio.run(_use(client))
     assert len(client._connections) == 1
-    assert len(client._statuses) == 1
+    assert len(client._connections._statuses) == 1
 
 
 async def _use(client: Client) -> None:
     assert await client.asend("echo", 1) == 1
 
 
-async def test_calls_of_a_loop_that_ends(port: int) -> None:
-    """When a loop ends, a thread that waits on it gets an error: none waits for ever."""
+async def test_calls_of_a_closed_connection(port: int) -> None:
+    """When a loop ends, a thread that waits on it gets an error."""
     async with serving(port, *HANDLERS), calling(port) as client:
         call = asyncio.ensure_future(client.asend("hang", timeout=None))
         await until(lambda: client.status == Status.CONNECTED)
@@ -861,7 +909,7 @@ def test_settings_of_a_closed_loop(served: int) -> None:
     client = clients["MATH"]
     with override_settings(MICROSERVICES=settings_for(served)):
         asyncio.run(_use(client))
-    assert client._connections == {}
+    assert len(client._connections) == 0
 
 
 def test_callable_entry(served: int) -> None:
@@ -909,9 +957,11 @@ def test_async_callable_entry_for_sync_callers(served: int) -> None:
 
 def test_timeout_of_settings(served: int) -> None:
     """TIMEOUT is the default of every call."""
-    with override_settings(MICROSERVICES=settings_for(served, TIMEOUT=0.05)):
-        with pytest.raises(MessageTimeout, match=r"'MATH' within 0.05 s"):
-            clients["MATH"].send("hang")
+    with (
+        override_settings(MICROSERVICES=settings_for(served, TIMEOUT=0.05)),
+        pytest.raises(MessageTimeout, match=r"'MATH' within 0.05 s"),
+    ):
+        clients["MATH"].send("hang")
 
 
 def test_create_client(served: int) -> None:
@@ -940,6 +990,25 @@ def test_memory_for_sync_callers() -> None:
     assert client.emit("noted", 1) is None
     client.connect()
     client.close()
+
+
+@message_pattern("broken")
+def broken(data: Any) -> Iterator[int]:
+    """Stream one item, then fail."""
+    yield 1
+    raise RpcException("no")
+
+
+def test_memory_stream_that_fails() -> None:
+    """There, too, the items before an error are read before it is raised."""
+    transport = MemoryTransport()
+    config = ClientConfig(
+        transport, serve=lambda: running(server_of(transport, broken))
+    )
+    items = Client("HERE", lambda: config).stream("broken")
+    assert next(items) == 1
+    with pytest.raises(RemoteError, match="no"):
+        next(items)
 
 
 @override_settings(MICROSERVICES=IN_PROCESS)

@@ -27,7 +27,14 @@ from django_microservices.endpoints.listeners import Listeners
 from django_microservices.wire.messages import UNSET, Reply, new_id
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.status import Status, StatusStream
-from tests.endpoints.ends import PATIENCE, FakeLink, FakeStreamWire, FakeWire, until
+from tests.endpoints.ends import (
+    PATIENCE,
+    FakeLink,
+    FakeStreamWire,
+    FakeWire,
+    grown,
+    until,
+)
 
 Make = Callable[[FakeWire], Connection]
 
@@ -247,11 +254,11 @@ async def test_call_brings_the_attempt_forward(
     monkeypatch.setattr(connection_module, "Backoff", partial(Backoff, base=5.0))
     wire = FakeWire(*(NotConnected("down") for _ in range(4)))
     connection = make(wire)
-    while not wire.links:
+    opened = asyncio.ensure_future(until(lambda: wire.links))
+    while not opened.done():
         connection.begin(call := new_call())
-        done = asyncio.ensure_future(asyncio.wait([call.waiter]))
-        await until(lambda done=done: done.done() or wire.links)
-        done.cancel()
+        await asyncio.wait([call.waiter, opened], return_when=asyncio.FIRST_COMPLETED)
+    opened.cancel()
     gaps = [second - first for first, second in itertools.pairwise(wire.attempts)]
     assert len(gaps) == 4
     assert all(0.09 < gap < 1.0 for gap in gaps)
@@ -265,7 +272,7 @@ async def test_server_that_hangs_up(make: Make) -> None:
     await connected(connection)
     for number in range(1, 4):
         wire.link.lose()
-        await until(lambda number=number: len(wire.links) > number)
+        await grown(wire.links, number)
         await until(lambda: connection.session)
     gaps = [second - first for first, second in itertools.pairwise(wire.attempts)]
     assert gaps[0] >= 0.05

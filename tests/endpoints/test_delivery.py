@@ -56,7 +56,10 @@ class Peer:
         """Deliver a request, or with ``id=UNSET`` an event."""
         more = {"data": b"1", "id": "id", **more}
         message = Message(Pattern.of("it"), **more)
-        return self.server.deliver(message, lambda reply: self.respond(reply))
+        return self.server.deliver(message, self._respond)
+
+    def _respond(self, reply: Reply) -> Any:
+        return self.respond(reply)
 
     async def ask(self, **more: Any) -> Any:
         """Deliver, and return what was answered last, decoded, or the error."""
@@ -137,7 +140,7 @@ async def test_answer(start: Start, handler: Any) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_no_value(start: Start, is_async: bool) -> None:
+async def test_no_value(start: Start, *, is_async: bool) -> None:
     """UNSET is an answer without a value; None is null."""
 
     def nothing(data: Any) -> Any:
@@ -234,7 +237,7 @@ ERRORS = [
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(("error", "value"), ERRORS)
 async def test_error(
-    start: Start, error: BaseException, value: Any, is_async: bool
+    start: Start, error: BaseException, value: Any, *, is_async: bool
 ) -> None:
     """Each error is answered, with nothing in it that was not meant for the caller."""
     peer = await start(raising(error, is_async=is_async))
@@ -269,7 +272,7 @@ async def test_failing_event(start: Start) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_answer_that_cannot_travel(start: Start, is_async: bool) -> None:
+async def test_answer_that_cannot_travel(start: Start, *, is_async: bool) -> None:
     """What cannot be encoded is answered with the fixed error."""
 
     def wrong(data: Any) -> Any:
@@ -354,7 +357,10 @@ async def test_caller_gave_up_on_an_async_handler(start: Start) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0])
-async def test_handlers_own_timeout(start: Start, timeout: float | None) -> None:
+async def test_handlers_own_timeout(
+    start: Start,
+    timeout: float | None,  # noqa: ASYNC109 - the caller's
+) -> None:
     """A handler's own timeout ends it, however patient its caller is."""
 
     async def hang(data: Any) -> None:
@@ -419,7 +425,7 @@ async def test_cancelled_in_the_queue(start: Start, gate: Gate) -> None:
 
 
 async def test_cancel(start: Start) -> None:
-    """A cancelled delivery cancels its handler and answers nothing; again is nothing."""
+    """A cancelled delivery cancels its handler and answers nothing, once."""
     cancelled = asyncio.Event()
     entered = asyncio.Event()
 
@@ -461,7 +467,9 @@ async def test_name_in_logs(start: Start) -> None:
     """A delivery names its handler and pattern, never its payload."""
     peer = await start(async_handler)
     delivery = peer.send(data=b'"secret"')
-    assert repr(delivery) == "<tests.endpoints.test_delivery.async_handler for request it>"
+    assert (
+        repr(delivery) == "<tests.endpoints.test_delivery.async_handler for request it>"
+    )
     await until(lambda: delivery.outcome)
 
 
@@ -543,7 +551,7 @@ async def test_stream_of_an_event(start: Start, handler: Any) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), SystemExit("secret")])
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_failing_stream(
-    start: Start, error: BaseException, is_async: bool
+    start: Start, error: BaseException, *, is_async: bool
 ) -> None:
     """An error ends a stream, after the items that came before it."""
 
@@ -626,7 +634,7 @@ async def test_stream_leaves_the_loop_its_turns(start: Start) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_timeout_of_an_item(start: Start, gate: Gate, is_async: bool) -> None:
+async def test_timeout_of_an_item(start: Start, gate: Gate, *, is_async: bool) -> None:
     """A stream's timeout bounds each item; one that hangs is answered at once."""
 
     def stream(data: Any) -> Iterator[int]:
@@ -659,7 +667,7 @@ async def test_callers_patience_does_not_bound_a_stream(start: Start) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_cancelled_stream(start: Start, is_async: bool) -> None:
+async def test_cancelled_stream(start: Start, *, is_async: bool) -> None:
     """Cancelling a stream closes its generator, whose ``finally`` runs."""
     closed = threading.Event()
 
@@ -721,6 +729,31 @@ async def test_sync_stream_under_async_middleware(start: Start) -> None:
     assert peer.items == [0, 1, 2]
 
 
+async def plain_list() -> Any:
+    """Give a list."""
+    return [0, 1]
+
+
+async def plain_iterator() -> Any:
+    """Give what is no generator."""
+    return Numbers(2)
+
+
+@pytest.mark.parametrize("items", [plain_list, plain_iterator])
+async def test_stream_of_middleware(start: Start, items: Any) -> None:
+    """Middleware that answers a stream itself may return anything to iterate."""
+
+    def instead(get_response: Any) -> Any:
+        async def layer(context: Any) -> Any:
+            return await items()
+
+        return layer
+
+    peer = await start(async_stream, middleware=(instead,))
+    await peer.ask()
+    assert peer.items == [0, 1]
+
+
 @pytest.fixture
 def database(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker
@@ -749,7 +782,7 @@ async def test_atomic(start: Start) -> None:
     """So does a request's handler."""
 
     def inside(data: Any) -> bool:
-        return transaction.get_connection().in_atomic_block
+        return bool(transaction.get_connection().in_atomic_block)
 
     assert await (await start(inside, options={"atomic": True})).ask() is True
 
@@ -829,9 +862,7 @@ async def test_only_some_are_observed(start: Start) -> None:
     assert len(seen) == 1
 
 
-async def test_log_of_messages(
-    start: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_log_of_messages(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """With ``log_messages`` each message is a line, with how it ended."""
     with caplog.at_level(logging.INFO):
         await (await start(async_handler, log_messages=True)).ask()

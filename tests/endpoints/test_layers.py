@@ -159,7 +159,9 @@ def test_innermost_runs_on_the_callers_thread(free_port: Callable[[], int]) -> N
 
 
 @pytest.fixture
-def _database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+def _database(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
 

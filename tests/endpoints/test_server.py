@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from django_microservices.wire.status import Status
 from tests.endpoints.ends import (
     FakeListener,
     calling,
+    grown,
     handlers_of,
     running,
     server_of,
@@ -107,7 +108,8 @@ async def test_start(server: Server, listener: FakeListener) -> None:
     server.on("disconnect", lambda: events.append("disconnect"))
     assert (server.address, server.is_ready) == ("closed", False)
     async with running(server):
-        assert server.is_ready
+        ready: bool = server.is_ready
+        assert ready
         assert server.status == Status.CONNECTED
         assert (server.address, server.unwrap()) == ("nowhere", "the driver")
     assert listener.intake.left
@@ -231,14 +233,15 @@ async def test_counts_anew_after_a_steady_time(
     async with running(server_of(listener)):
         for number in range(1, 4):
             listener.intake.closed.set_result(None)
-            await until(lambda number=number: len(listener.intakes) > number)
+            await grown(listener.intakes, number)
 
 
 async def test_wire_reports(server: Server, listener: FakeListener) -> None:
     """What the wire reports is the status, and decides whether it is ready."""
     async with running(server):
         listener.intake.changed(Status.BLOCKED)
-        assert (server.status, server.is_ready) == (Status.BLOCKED, False)
+        assert server.status == Status.BLOCKED
+        assert not server.is_ready
         listener.intake.changed(Status.UNBLOCKED)
         assert server.is_ready
 
@@ -258,10 +261,10 @@ release: list[asyncio.Event] = []
 
 
 @pytest.fixture
-def released() -> Iterator[asyncio.Event]:
+def released() -> asyncio.Event:
     """Give what releases ``hold``."""
     release[:] = [asyncio.Event()]
-    yield release[0]
+    return release[0]
 
 
 async def test_drain(listener: FakeListener, released: asyncio.Event) -> None:
@@ -374,7 +377,7 @@ async def test_failing_handler_of_several(listener: FakeListener) -> None:
 
 
 async def test_request_to_an_events_pattern(server: Server) -> None:
-    """As with Nest, a request to an event's pattern runs all handlers and is answered."""
+    """As with Nest, a request to an event's pattern runs all, and is answered."""
     async with running(server):
         peer = Peer(server)
         several = peer.send("noted", b"7", "several")
@@ -423,9 +426,7 @@ async def test_unknown_patterns_are_not_remembered(server: Server) -> None:
         assert (server._requests, server._events) == ({}, {})
 
 
-async def test_most_remembered(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_most_remembered(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that are found, so many are remembered; the others are looked up."""
     monkeypatch.setattr(server_module, "_MOST_REMEMBERED", 0)
     async with running(server):
@@ -441,7 +442,9 @@ async def test_port_taken(free_port: Callable[[], int]) -> None:
     """A server whose port is taken refuses to start."""
     port = free_port()
     async with serving(port, double):
-        with pytest.raises(TransportRefused, match=f"Cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(
+            TransportRefused, match=f"Cannot listen on 127.0.0.1:{port}"
+        ):
             async with serving(port, double):
                 pass
 

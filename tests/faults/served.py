@@ -39,7 +39,7 @@ def main() -> int:
 
     transport = TCPTransport(port=int(sys.argv[1]))
     server = server_of(transport, echo, slow, sync, hang, concurrency=2000)
-    return run(Microservice([server]), lambda _: print("ready", flush=True))
+    return run(Microservice([server]), lambda _: print("ready", flush=True))  # noqa: T201
 
 
 if __name__ == "__main__":

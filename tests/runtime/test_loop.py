@@ -172,6 +172,15 @@ def script(source: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_end_process_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It flushes what was written, as far as that can be, and exits."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(sys, "stdout", None)
+    loop_module.end_process(7)
+    assert exits == [7]
+
+
 def test_end_process() -> None:
     """Ending at once writes what was printed, and runs nothing else."""
     done = script(

@@ -39,7 +39,6 @@ from tests.endpoints.ends import (
 Ports = Callable[[], int]
 
 
-
 # --- start ------------------------------------------------------------------------
 
 
@@ -49,7 +48,8 @@ async def test_all_servers_run() -> None:
     microservice = Microservice(servers)
     assert not microservice.is_ready
     await microservice.start()
-    assert microservice.is_ready
+    ready: bool = microservice.is_ready
+    assert ready
     servers[0].status.change(Status.BLOCKED)
     assert not microservice.is_ready
     await microservice.stop()
@@ -146,7 +146,9 @@ async def test_threads() -> None:
     """All servers share one pool for handlers and one for streams, until the end."""
     servers = [server_of(FakeListener()), server_of(FakeListener())]
     async with running(*servers, threads=3):
-        names = sorted(t.name for t in threading.enumerate() if "microservice-s" in t.name)
+        names = sorted(
+            t.name for t in threading.enumerate() if "microservice-s" in t.name
+        )
         assert len([name for name in names if "sync" in name]) == 3
         assert len([name for name in names if "stream" in name]) == 2
         assert servers[0].threads is servers[1].threads
@@ -235,9 +237,14 @@ async def test_no_more_than_twice_the_threads(
         for stuck in (2, 4, 4):
             calls = [client.asend("hang") for _ in range(2)]
             await asyncio.gather(*calls, return_exceptions=True)
-            await until(lambda stuck=stuck: microservice.stuck == stuck)
+            await stuck_are(microservice, stuck)
         assert (threads_of(server), gate.entered) == (4, 4)
         gate.open.set()
+
+
+async def stuck_are(microservice: Microservice, count: int) -> None:
+    """Return when so many threads are stuck."""
+    await until(lambda: microservice.stuck == count)
 
 
 async def test_no_thread_can_be_started(

@@ -23,7 +23,9 @@ users = clients["USERS"]  # kept at module level, made before any settings
 
 MEMORY = "django_microservices.transports.MemoryTransport"
 SETTINGS: dict[str, Any] = {
-    "SERVERS": {"default": {"TRANSPORT": MEMORY, "HANDLERS": ["tests.testing.handlers"]}},
+    "SERVERS": {
+        "default": {"TRANSPORT": MEMORY, "HANDLERS": ["tests.testing.handlers"]}
+    },
     "CLIENTS": {"USERS": {"TRANSPORT": MEMORY}},
 }
 OTHER: dict[str, Any] = {
@@ -96,7 +98,10 @@ class SyncTests(TestCase):
 
     def test_error(self) -> None:
         """An error travels as ever: no text of an exception leaves the handler."""
-        with pytest.raises(RemoteError) as caught, self.assertLogs("django_microservices"):
+        with (
+            pytest.raises(RemoteError) as caught,
+            self.assertLogs("django_microservices"),
+        ):
             users.send("fail")
         expected = {"status": "error", "message": "Internal server error"}
         assert caught.value.error == expected

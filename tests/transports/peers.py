@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Protocol, Self
 from django_microservices.transports import TCPTransport
 from django_microservices.transports.tcp.intake import Intake
 from django_microservices.transports.tcp.link import Link
-from django_microservices.transports.tcp.protocol import frame
+from django_microservices.transports.tcp.protocol import JsonSocket, frame
 from django_microservices.wire.messages import UNSET, Message, Reply
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.status import Status
@@ -221,6 +222,8 @@ class Peer:
     ) -> None:
         self.reader = reader
         self.writer = writer
+        self._framing = JsonSocket(10**9)
+        self._texts: deque[bytes] = deque()
 
     @classmethod
     async def connect(cls, port: int, *, receive: int = 0, **options: Any) -> "Peer":
@@ -251,8 +254,12 @@ class Peer:
     async def read(self) -> Any:
         """Read one packet."""
         async with asyncio.timeout(SOON):
-            length = (await self.reader.readuntil(b"#"))[:-1]
-            return json.loads(await self.reader.readexactly(int(length)))
+            while not self._texts:
+                data = await self.reader.read(64 * 1024)
+                if not data:
+                    raise asyncio.IncompleteReadError(b"", None)
+                self._texts.extend(self._framing.receive(data))
+            return json.loads(self._texts.popleft())
 
     async def ended(self) -> bytes:
         """Wait for the other side's end; return what came before it."""

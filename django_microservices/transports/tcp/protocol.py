@@ -120,13 +120,14 @@ class JsonSocket:
             stop += left
             left -= units(chunk)
         stop = max(stop, _character_end(data, stop - 1))
-        return stop if stop > end else self._checked(data, start, stop, left)
+        return self._checked(data, start, stop, left)
 
     def _checked(self, data: bytes, start: int, stop: int, left: int) -> int:
         try:
             data[start:stop].decode()
         except UnicodeDecodeError as error:
-            self.error = f"not UTF-8 at byte {error.start}"
+            if stop <= len(data) or error.reason != "unexpected end of data":
+                self.error = f"not UTF-8 at byte {error.start}"
         else:
             if left < 0:
                 self.error = "the length ends inside a surrogate pair"

@@ -32,7 +32,7 @@ from .connection import LINGER, UNREAD
 from .intake import Intake
 from .link import Link
 from .protocol import JsonSocket
-from .tls import TLSOptions, client_context, server_context
+from .tls import TLSOptions, client_context, save_memory, server_context
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ class TCPTransport(Transport):
         intake = Intake(self, deliver, loop, limit)
         tls = self.tls_options
         context = None if tls is None else server_context(tls)
+        if context is not None:
+            save_memory()
         try:
             intake.listener = await loop.create_server(
                 intake.accept,
