@@ -22,6 +22,7 @@ from django_microservices.conf import (
     service_name,
     setting,
 )
+from django_microservices.endpoints.client import ClientConfig
 from django_microservices.transports import MemoryTransport, TCPTransport
 
 MEMORY = "django_microservices.transports.MemoryTransport"
@@ -47,6 +48,13 @@ def loaded(name: str) -> Any:
 
 
 # --- single settings --------------------------------------------------------------
+
+
+def config_of(client: Client) -> ClientConfig:
+    """Return what settings say of a client."""
+    client._once.get()
+    assert client._config is not None
+    return client._config
 
 
 def test_defaults() -> None:
@@ -175,7 +183,7 @@ def test_override_settings() -> None:
     client = clients["MATH"]
     for port in (4000, 5000):
         with given(CLIENTS={"MATH": {"OPTIONS": {"port": port}}}):
-            transport: Any = client.config.transport
+            transport: Any = config_of(client).transport
             assert transport.port == port
 
 
@@ -282,7 +290,7 @@ def test_handlers_of_named_servers(
 
 def test_create_client() -> None:
     """A client outside settings has its options by keyword."""
-    config = create_client(port=4000).config
+    config = config_of(create_client(port=4000))
     assert isinstance(config.transport, TCPTransport)
     assert config.transport.port == 4000
 
@@ -290,7 +298,7 @@ def test_create_client() -> None:
 def test_create_client_by_dict() -> None:
     """Or it is written as an entry of CLIENTS is."""
     entry = {"TRANSPORT": MEMORY, "OPTIONS": {"name": "a"}, "TIMEOUT": 3}
-    config = create_client(entry).config
+    config = config_of(create_client(entry))
     assert isinstance(config.transport, MemoryTransport)
     assert config.timeout == 3.0
 

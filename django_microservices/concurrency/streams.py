@@ -34,6 +34,11 @@ class Call(Generic[T]):
         self._value: T
         self._error: BaseException | None = None
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether its caller has gone."""
+        return self.ended.cancelled()
+
     def run(self) -> None:
         """Call the function, unless its caller has gone already."""
         if not self.ended.cancelled():
@@ -164,6 +169,11 @@ class Stream(Generic[T]):
         # Each flag is set before its condition is looked at once more, on either
         # side, so that no wake-up is lost; one too many does no harm.
         self._is_awaited = self._is_full = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its reader has gone."""
+        return self._closed
 
     # --- on the pool thread ---
 

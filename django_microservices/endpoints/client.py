@@ -426,13 +426,6 @@ class Client:
 
     # --- settings ---
 
-    @property
-    def config(self) -> ClientConfig:
-        """What settings say of this client."""
-        self._once.get()
-        assert self._config is not None
-        return self._config
-
     def _take(self, config: ClientConfig) -> Exchange | Layers:
         exchange = Exchange(config, self._connections)
         self._timeout = config.timeout

@@ -215,11 +215,11 @@ class Delivery(msgspec.Struct, eq=False):
             try:
                 item = await anext(items)
             except StopAsyncIteration:
-                return
+                break
             if self.bucket is not None:
                 self.bucket.pop(self, None)
             if self.outcome is not None:
-                return
+                break
             if respond is None:
                 continue
             data = None if item is UNSET else encode_item(item)

@@ -24,7 +24,10 @@ class Delivery(Protocol):
     outcome: str | None
 
     def when_done(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback(delivery)`` once it is done, at once if it is."""
+        """Call ``callback(delivery)`` once it is done, at once if it is.
+
+        Called by the transport, once for each delivery: it keeps one callback.
+        """
 
     def cancel(self) -> None:
         """Nobody wants the answer any more."""

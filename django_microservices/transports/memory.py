@@ -13,7 +13,7 @@ from ..exceptions import ConnectionLost, NotConnected
 from ..wire.codecs import read_envelope, read_reply, write_message, write_reply
 from ..wire.messages import UNSET, Message, Reply, Subscription
 from ..wire.patterns import Pattern
-from .base import Changed, Deliver, Delivery, Receive, Transport
+from .base import Changed, Deliver, Delivery, Receive, Respond, Transport
 
 _intakes: list["Intake"] = []
 
@@ -84,7 +84,7 @@ class Intake:
         self.deliver = deliver
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[BaseException | None] = self.loop.create_future()
-        self.deliveries: set[Delivery] = set()
+        self.deliveries: dict[Delivery, asyncio.Future[None]] = {}
 
     @property
     def address(self) -> str:
@@ -99,7 +99,23 @@ class Intake:
     async def pause(self) -> None:
         """Return when what was accepted is answered."""
         while self.deliveries:
-            await done(next(iter(self.deliveries)))
+            await asyncio.wait((next(iter(self.deliveries.values())),))
+
+    def take(self, message: Message, respond: Respond) -> Delivery:
+        """Deliver a message, and keep it until it is done."""
+        delivery = self.deliver(message, respond)
+        self.deliveries[delivery] = self.loop.create_future()
+        delivery.when_done(self._finished)
+        return delivery
+
+    def _finished(self, delivery: Delivery) -> None:
+        self.deliveries.pop(delivery).set_result(None)
+
+    async def done(self, delivery: Delivery) -> None:
+        """Wait until a delivery is done."""
+        future = self.deliveries.get(delivery)
+        if future is not None:
+            await asyncio.shield(future)
 
 
 class Link:
@@ -139,11 +155,9 @@ class Link:
             dict(message.headers or {}),
             message.timeout,
         )
-        delivery = self.intake.deliver(arrived, self.respond)
-        self.intake.deliveries.add(delivery)
-        delivery.when_done(self.intake.deliveries.discard)
+        delivery = self.intake.take(arrived, self.respond)
         if event:
-            return done(delivery)
+            return self.intake.done(delivery)
         self.deliveries[message.id] = delivery
         return None
 
@@ -158,15 +172,3 @@ class Link:
         delivery = self.deliveries.pop(id_, None)
         if delivery is not None and not answered:
             delivery.cancel()
-
-
-async def done(delivery: Delivery) -> None:
-    """Wait until a delivery is done."""
-    future = asyncio.get_running_loop().create_future()
-
-    def resolve(_: Any) -> None:
-        if not future.done():
-            future.set_result(None)
-
-    delivery.when_done(resolve)
-    await future

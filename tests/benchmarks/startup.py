@@ -29,7 +29,6 @@ DRIVERS = {
     "redis",
     "rest_framework",
     "uvicorn",
-    "uvloop",
 }
 
 # What `manage.py` does before any command, and the command that looks at everything.

@@ -101,6 +101,12 @@ class Stubborn:
                 continue
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_portals_of_this_file() -> None:
+    """End the process's own portal, which tests before these may have used."""
+    portal_module.portal.stop()
+
+
 def join_threads() -> None:
     """Wait until no portal's thread runs."""
     for thread in threading.enumerate():

@@ -468,3 +468,39 @@ async def test_stream_that_is_never_read(single: Threads) -> None:
     await single.stream(numbers).aclose()
     await single.call(int)
     assert numbers.made == 0
+
+
+# --- nobody waits any more --------------------------------------------------------
+
+
+async def test_call_whose_caller_left_is_abandoned() -> None:
+    """A function that hangs for a caller who was cancelled hangs for nobody."""
+    hold, pool = Hold(), Threads(1, asyncio.get_running_loop())
+    calling = asyncio.ensure_future(pool.call(hold))
+    await happens(hold.started)
+    assert pool.relieve(after=0.0) == 0
+    calling.cancel()
+    await asyncio.wait([calling])
+    assert pool.relieve(after=0.0) == 1
+    hold.release.set()
+    assert pool.stop(PATIENCE)
+
+
+async def test_stream_whose_reader_left_is_abandoned() -> None:
+    """A generator that hangs for a reader who closes hangs for nobody."""
+
+    def source() -> Iterator[int]:
+        yield 1
+        hold()
+
+    hold, pool = Hold(), Threads(1, asyncio.get_running_loop())
+    items = pool.stream(source)
+    assert await anext(items) == 1
+    await happens(hold.started)
+    assert pool.relieve(after=0.0) == 0
+    closing = asyncio.ensure_future(items.aclose())
+    await asyncio.sleep(0)
+    assert pool.relieve(after=0.0) == 1
+    hold.release.set()
+    await closing
+    assert pool.stop(PATIENCE)

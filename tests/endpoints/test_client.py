@@ -604,7 +604,14 @@ async def test_invalid_item(port: int) -> None:
         await until(lambda: closed == ["acount"])
 
 
-# --- middleware ---
+async def test_type_beside_a_contract(port: int) -> None:
+    """A type asked for at the call counts more than the contract's."""
+    async with serving(port, *HANDLERS), calling(port) as client:
+        answer = await client.asend(ECHO, {"name": "Ada"}, returns=dict[str, str])
+    assert answer == {"name": "Ada"}
+
+
+# --- middleware ------------------------------------------------------------------
 
 
 def unchanged(get_response: Any) -> Any:
@@ -962,6 +969,12 @@ def test_timeout_of_settings(served: int) -> None:
         pytest.raises(MessageTimeout, match=r"'MATH' within 0.05 s"),
     ):
         clients["MATH"].send("hang")
+
+
+def test_config(served: int) -> None:
+    """What settings say of a client can be read before it is used."""
+    with override_settings(MICROSERVICES=settings_for(served, TIMEOUT=7)):
+        assert clients["MATH"].config.timeout == 7
 
 
 def test_create_client(served: int) -> None:

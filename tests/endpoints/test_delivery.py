@@ -619,6 +619,22 @@ async def test_backpressure(start: Start) -> None:
     assert made == [0, 1, 2]
 
 
+async def test_peer_that_leaves_between_items(start: Start) -> None:
+    """A peer that leaves while an item is sent is sent no other."""
+    peer = await start(async_stream)
+    left: list[Any] = []
+
+    def respond(reply: Reply) -> None:
+        peer.replies.append(reply)
+        left[0].cancel()
+
+    peer.respond = respond
+    left.append(peer.send(data=b"3"))
+    await until(lambda: not peer.server.in_flight)
+    await asyncio.sleep(0)
+    assert peer.items == [0]
+
+
 async def test_stream_leaves_the_loop_its_turns(start: Start) -> None:
     """A generator that never awaits does not hold the loop."""
 

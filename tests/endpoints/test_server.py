@@ -490,11 +490,13 @@ async def test_overdue(listener: FakeListener) -> None:
     async with running(server):
         replies: list[Reply] = []
         pattern = Pattern.of("block")
-        server.deliver(Message(pattern, b"1", "short", None, 0.01), replies.append)
+        short: Any = server.deliver(
+            Message(pattern, b"1", "short", None, 60.0), replies.append
+        )
         server.deliver(Message(pattern, b"1", "long", None, 60.0), replies.append)
         server.deliver(Message(pattern, b"1", "ever"), replies.append)
         await until(lambda: len(heard) == 3)
-        await asyncio.sleep(0.02)
+        short.context.deadline = server.timers.time() - 0.001
         server.expire_overdue()
         assert [reply.id for reply in replies] == ["short"]
         assert b"ran out of time" in (replies[0].error or b"")

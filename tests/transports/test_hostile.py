@@ -777,7 +777,7 @@ async def test_log_lines(
 async def test_bytes_in_the_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
     """Nor does what is no message at all."""
     async with served(port):
-        for stream in (b"\r\n\x1b[2J#", b'9#{"\r\n":\x00}', EVIL.encode()):
+        for stream in (b"\r\n\x1b[2J#", b'8#{"\r\n":\x00}', EVIL.encode()):
             peer = await Peer.connect(port)
             peer.writer.write(stream)
             await peer.ended()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from django_microservices import transports
 from django_microservices.exceptions import (
     ConnectionLost,
     InvalidMessage,
@@ -1577,3 +1578,55 @@ async def test_log_line_is_one_line(
         await peer.ended()
     (record,) = caplog.records
     assert record.getMessage().isprintable()
+
+
+async def test_drain_waits_for_a_slow_reader(serve: Serve) -> None:
+    """Answers that a peer is still reading are waited for, a peer that stopped is not."""
+    async with serve(Service(hold)) as server:
+        slow, stuck = [await server.peer(receive=4096, limit=1024) for _ in range(2)]
+        for number, one in enumerate((slow, stuck)):
+            one.request(number)
+        count = 100
+        for delivery in await server.service.came(2):
+            for _ in range(count):
+                delivery.say(LARGE, last=False)
+            delivery.answer()
+        draining = asyncio.ensure_future(server.intake.pause())
+        for _ in range(count):
+            await slow.read()
+        assert not draining.done()
+        assert await slow.read() == answer(0)
+        await asyncio.wait_for(draining, 10)
+        assert any(one.paused for one in server.intake.connections)
+        for one in server.intake.connections:
+            one.transport.abort()
+
+
+async def test_a_connection_is_one_of_two() -> None:
+    """What is read is for the server's or the client's half to handle."""
+    half = connection.Connection(TCPTransport(), asyncio.get_running_loop())
+    with pytest.raises(NotImplementedError):
+        half.texts_received([])
+
+
+def test_known_timeouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many timeouts peers write, few are remembered."""
+    monkeypatch.setattr(peer, "_MOST_KNOWN", len(peer._known_seconds))
+    assert peer._seconds("123456") == 123.456
+    assert "123456" not in peer._known_seconds
+
+
+def test_transports_are_named() -> None:
+    """A wire's file is imported when it is named; what is no wire is an error."""
+    assert transports.TCPTransport is TCPTransport
+    with pytest.raises(AttributeError, match="no attribute 'CarrierPigeon'"):
+        _ = transports.CarrierPigeon
+
+
+async def test_a_transport_is_two_methods() -> None:
+    """The base class serves and calls nobody."""
+    bare = transports.Transport()
+    with pytest.raises(NotImplementedError):
+        bare.serve([], Service(), print, limit=1)
+    with pytest.raises(NotImplementedError):
+        bare.connect(print, print)

@@ -270,8 +270,7 @@ class Connection(asyncio.Protocol):
         """The peer has caught up, or is gone."""
         self.paused = self.clogged = False
         if self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
+            self._drained.set_result(None)
             self._drained = None
 
     async def drained(self) -> None:

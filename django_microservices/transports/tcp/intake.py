@@ -118,16 +118,17 @@ class Intake:
     async def pause(self) -> None:
         """Stop accepting, say goodbye to peers of ours, and answer what still comes.
 
-        Returns when no peer is left, or when nothing is in flight and nothing new
-        came for 50 ms.
+        Returns when no peer is left, or when nothing is in flight and for 50 ms nothing
+        new came and nobody read what was written.
         """
         self.pausing = True
         self._stop_listening()
         for connection in tuple(self.connections):
             connection.say_goodbye()
-        since = self.loop.time()
+        since, unread = self.loop.time(), 0
         while self.connections:
-            if self.outstanding or any(c.backlog is not None for c in self.connections):
+            before, unread = unread, self._unread()
+            if self.outstanding or self.waiting or unread != before:
                 since = self.loop.time()
             heard = max(connection.heard for connection in self.connections)
             left = max(since, heard) + QUIET - self.loop.time()
@@ -150,6 +151,11 @@ class Intake:
         await self._until_nobody(LINGER)
         if not self.closed.done():
             self.closed.set_result(None)
+
+    def _unread(self) -> int:
+        """Count the bytes that wait for peers who read slowly."""
+        slow = (connection for connection in self.connections if connection.paused)
+        return sum(connection.transport.get_write_buffer_size() for connection in slow)
 
     def _stop_listening(self) -> None:
         if self.listener is not None:
