@@ -71,7 +71,7 @@ class Delivery(msgspec.Struct, eq=False):
         if server.observed:
             self.started = perf_counter()
             if message_received.receivers:
-                message_received.send_robust(Server_, context=self.context)
+                message_received.send_robust(type(server), context=self.context)
         timeout = self.message.timeout
         if route.streams:
             self.task = start_task(server.loop, self._stream())
@@ -288,7 +288,7 @@ class Delivery(msgspec.Struct, eq=False):
         return f"<{self.route.handler.name} for {self.shown}>"
 
     def _observe(self) -> None:
-        seconds = perf_counter() - self.started
+        sender, seconds = type(self.server), perf_counter() - self.started
         if self.server.log_messages:
             outcome = "ok" if self.error is None else type(self.error).__name__
             logger.info(
@@ -300,10 +300,10 @@ class Delivery(msgspec.Struct, eq=False):
             )
         if self.error is not None:
             message_failed.send_robust(
-                Server_, context=self.context, exception=self.error, seconds=seconds
+                sender, context=self.context, exception=self.error, seconds=seconds
             )
         else:
-            message_handled.send_robust(Server_, context=self.context, seconds=seconds)
+            message_handled.send_robust(sender, context=self.context, seconds=seconds)
 
     @property
     def _extra(self) -> dict[str, Any]:
@@ -315,10 +315,6 @@ class Delivery(msgspec.Struct, eq=False):
         """The message, for a log line."""
         kind = "event" if self.message.id is UNSET else "request"
         return f"{kind} {shown(self.message.pattern.route)}"
-
-
-Server_: Any = Delivery
-"""The sender of the message signals."""
 
 
 def _error_text(error: BaseException) -> bytes:

@@ -1,11 +1,13 @@
 """Client middleware, around each call in the caller's own context."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
 from ..concurrency.adapt import to_async, to_sync
+from ..wire.messages import new_id
 from .calls import Call
 
 if TYPE_CHECKING:
@@ -20,11 +22,26 @@ class Layers:
     """
 
     def __init__(self, exchange: "Exchange", middleware: Iterable[Any]) -> None:
-        self.run: Callable[[Call], Any] = exchange.run
-        self.arun: Callable[[Call], Awaitable[Any]] = exchange.arun
+
+        def run(call: Call) -> Any:
+            return exchange.run(_fresh(call))
+
+        async def arun(call: Call) -> Any:
+            return await exchange.arun(_fresh(call))
+
+        self.run: Callable[[Call], Any] = run
+        self.arun: Callable[[Call], Awaitable[Any]] = arun
         for factory in reversed(tuple(middleware)):
             self.run = _sync_layer(factory, self.run)
             self.arun = _async_layer(factory, self.arun)
+
+
+def _fresh(call: Call) -> Call:
+    """Return a call of its own for each try: middleware may ask for several."""
+    again = copy(call)
+    if not call.is_event:
+        again.id = new_id()
+    return again
 
 
 def _sync_layer(factory: Any, inner: Callable[[Call], Any]) -> Callable[[Call], Any]:

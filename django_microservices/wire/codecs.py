@@ -28,7 +28,6 @@ NO_HANDLER = "There is no matching message handler defined in the remote service
 _COUNTED = 2048
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b'[]{}"')
 _AS_LISTS = bytes.maketrans(b"{}", b"[]")
-_ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
 
 
@@ -40,15 +39,16 @@ def is_too_deep(text: bytes) -> bool:
     """
     if len(text) <= _COUNTED and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
-    if b"\\" in text:
-        text = _ESCAPES.sub(b"", text)
+    if b"\\" in text:  # first escaped backslashes, then what is escaped by the rest
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     text = text.translate(_AS_LISTS, _NOT_BRACKETS).replace(b'""', b"")
     if b'"' in text:
         text = _STRINGS.sub(b"", text)
     for _ in range(MAX_DEPTH):
-        if not text:
-            return False
+        before = len(text)
         text = text.replace(b"[]", b"")
+        if len(text) == before:
+            break
     return bool(text)
 
 

@@ -971,12 +971,6 @@ def test_timeout_of_settings(served: int) -> None:
         clients["MATH"].send("hang")
 
 
-def test_config(served: int) -> None:
-    """What settings say of a client can be read before it is used."""
-    with override_settings(MICROSERVICES=settings_for(served, TIMEOUT=7)):
-        assert clients["MATH"].config.timeout == 7
-
-
 def test_create_client(served: int) -> None:
     """A client can be made outside settings, in two forms."""
     first = create_client(port=served)

@@ -245,3 +245,58 @@ async def test_retry(free_port: Callable[[], int]) -> None:
             await client.asend("double", 2)
     assert len(errors) == 1
     await asyncio.sleep(0)
+
+
+# --- trying again -----------------------------------------------------------------
+
+
+def twice(get_response: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """Ask for everything twice, as a retry would."""
+
+    def layer(call: Call) -> Any:
+        seen.append(get_response(call))
+        return get_response(call)
+
+    return layer
+
+
+def async_twice(
+    get_response: Callable[[Call], Awaitable[Any]],
+) -> Callable[[Call], Awaitable[Any]]:
+    """Ask for everything twice, as a retry would."""
+
+    async def layer(call: Call) -> Any:
+        seen.append(await get_response(call))
+        return await get_response(call)
+
+    return layer
+
+
+@pytest.mark.parametrize("middleware", [twice, async_twice])
+async def test_asks_again_async(free_port: Any, middleware: Any) -> None:
+    """Each try is a message of its own, with the data as it was given."""
+    port = free_port()
+    async with (
+        serving(port, *HANDLERS),
+        calling(port, middleware=(middleware,)) as client,
+    ):
+        assert await client.asend("double", 4) == 8
+        assert seen == [8]
+        await client.aemit("noted", {"a": 1})
+        await until(lambda: len(noted) == 2)
+    assert noted == [{"a": 1}, {"a": 1}]
+
+
+@pytest.mark.parametrize("middleware", [twice, async_twice])
+def test_asks_again_sync(free_port: Any, middleware: Any) -> None:
+    """The same holds for sync callers."""
+    port = free_port()
+    with (
+        serving_elsewhere(port, *HANDLERS),
+        calling_sync(port, middleware=(middleware,)) as client,
+    ):
+        assert client.send("double", 4) == 8
+        assert seen == [8]
+        client.emit("noted", {"a": 1})
+        async_to_sync(until)(lambda: len(noted) == 2)
+    assert noted == [{"a": 1}, {"a": 1}]

@@ -62,6 +62,21 @@ def test_url(url: str, address: tuple[str, int]) -> None:
     assert (transport.host, transport.port) == address
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("port", 65536, "port: 65536 is not 0 to 65535"),
+        ("max_frame_size", 0, "max_frame_size: 0 is not at least 1"),
+        ("max_connections", 0, "max_connections: 0 is not"),
+        ("max_connections_per_address", -1, "max_connections_per_address: -1 is not"),
+    ],
+)
+def test_values_out_of_range(option: str, value: int, says: str) -> None:
+    """A number that could never work is refused, and the option is named."""
+    with pytest.raises(ValueError, match=says):
+        TCPTransport(**{option: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("url", ["http://a:1", "tcp://a", "tcp://:1", "a:1", ""])
 def test_wrong_url(url: str) -> None:
     """Any other URL is an error that shows the form."""
@@ -995,6 +1010,51 @@ async def test_ping(serve: Serve) -> None:
         ]
 
 
+async def test_alive(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a server has no room to read, it tells peers of ours that it lives."""
+    monkeypatch.setattr(peer, "STILL_ALIVE", 0.05)
+    async with serve(Service(hold), limit=1) as server:
+        ours, strange = await server.peer(), await server.peer()
+        ours.request(1, "1", **PEER)
+        assert await ours.read() == HELLO
+        (first,) = await server.service.came(1)
+        for one in (ours, strange):
+            one.request(2, "2")
+        alive = {"response": None, "isDisposed": True, "id": "dm-alive"}
+        assert [await ours.read() for _ in range(2)] == [alive, alive]
+        first.answer()
+        assert await ours.read() == answer(1, "1")
+        for number in (2, 3):
+            (await server.service.came(number))[-1].answer()
+        assert (await strange.read())["id"] == "2"
+
+
+async def test_alive_is_told_at_a_steady_pace(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often reading stops, one timer counts; who does not read is not told."""
+    monkeypatch.setattr(peer, "STILL_ALIVE", 0.05)
+    async with serve(Service(hold)) as server:
+        ours = await server.peer()
+        ours.request(**PEER)
+        await server.service.came(1)
+        (theirs,) = server.intake.connections
+        told: list[Reply] = []
+        monkeypatch.setattr(
+            peer.ServerConnection, "_answer", lambda _, r: told.append(r)
+        )
+        for _ in range(100):
+            theirs._hold()
+            theirs._go_on()
+        theirs._hold()
+        await eventually(lambda: told)
+        assert len(told) == 1
+        theirs.clogged = True
+        theirs._prove_life()
+        assert len(told) == 1
+        theirs.clogged = False
+
+
 async def test_cancel(serve: Serve) -> None:
     """A peer of ours may cancel a request; what it does not know is no matter."""
     async with serve(Service(hold)) as server:
@@ -1062,6 +1122,21 @@ async def test_silent_server_that_lives(
         await calls.came(1)
         await calls.came(4)  # the answers to three pings, which nobody awaits
         assert {str(reply.id)[:8] for reply in calls[1:]} == {"dm-ping-"}
+
+
+async def test_full_server_shows_that_it_lives(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it has no room to read a ping, a server tells its peers that it lives."""
+    monkeypatch.setattr("django_microservices.transports.tcp.peer.STILL_ALIVE", 0.02)
+    async with serve(Service(hold), limit=1) as server, server.link() as calls:
+        calls.send("a")
+        (first,) = await server.service.came(1)
+        calls.send("b")
+        await calls.came(3)
+        assert {reply.id for reply in calls} == {"dm-alive"}
+        first.answer()
+        await server.service.came(2)
 
 
 async def test_we_do_not_listen(
@@ -1581,12 +1656,12 @@ async def test_log_line_is_one_line(
 
 
 async def test_drain_waits_for_a_slow_reader(serve: Serve) -> None:
-    """Answers that a peer is still reading are waited for, a peer that stopped is not."""
+    """Answers that a peer is still reading are waited for; who stopped is not."""
     async with serve(Service(hold)) as server:
-        slow, stuck = [await server.peer(receive=4096, limit=1024) for _ in range(2)]
+        slow, stuck = [await server.peer(limit=1024) for _ in range(2)]
         for number, one in enumerate((slow, stuck)):
             one.request(number)
-        count = 100
+        count = 220
         for delivery in await server.service.came(2):
             for _ in range(count):
                 delivery.say(LARGE, last=False)
@@ -1597,9 +1672,9 @@ async def test_drain_waits_for_a_slow_reader(serve: Serve) -> None:
         assert not draining.done()
         assert await slow.read() == answer(0)
         await asyncio.wait_for(draining, 10)
-        assert any(one.paused for one in server.intake.connections)
-        for one in server.intake.connections:
-            one.transport.abort()
+        assert any(theirs.paused for theirs in server.intake.connections)
+        for theirs in server.intake.connections:
+            theirs.transport.abort()
 
 
 async def test_a_connection_is_one_of_two() -> None:
@@ -1620,7 +1695,7 @@ def test_transports_are_named() -> None:
     """A wire's file is imported when it is named; what is no wire is an error."""
     assert transports.TCPTransport is TCPTransport
     with pytest.raises(AttributeError, match="no attribute 'CarrierPigeon'"):
-        _ = transports.CarrierPigeon
+        getattr(transports, "CarrierPigeon")  # noqa: B009 - mypy knows better
 
 
 async def test_a_transport_is_two_methods() -> None:

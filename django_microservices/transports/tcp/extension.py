@@ -11,3 +11,5 @@ TIMEOUT_HEADER = "dm-timeout"
 PING, CANCEL = "dm-ping", "dm-cancel"
 HELLO = Reply("dm-hello", b'{"v":1}')
 BYE = Reply("dm-bye", b"null")
+ALIVE = Reply("dm-alive", b"null")
+"""What a server sends that does not read for a while: a ping would wait unread."""

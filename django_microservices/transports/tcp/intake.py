@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..base import Deliver
 from .connection import AT_ONCE, LINGER
@@ -35,10 +35,10 @@ class Intake:
         self.per_address: Counter[str] = Counter()
         self.waiting: deque[ServerConnection] = deque()
         self.closed: asyncio.Future[BaseException | None] = loop.create_future()
-        self.listener: asyncio.Server | None = None
+        self.listener = cast("asyncio.Server", None)
         self.pausing = False
         self._working = False
-        self._nobody = asyncio.Event()
+        self._nobody: asyncio.Future[None] | None = None
 
     @property
     def driver(self) -> Any:
@@ -48,7 +48,7 @@ class Intake:
     @property
     def address(self) -> str:
         """Where it listens."""
-        if self.listener is None or not self.listener.sockets:
+        if not self.listener.sockets:
             return "closed"
         scheme = "tls" if self.options.tls_options else "tcp"
         names = (address_text(s.getsockname()) for s in self.listener.sockets)
@@ -78,8 +78,9 @@ class Intake:
         self.per_address[address] -= 1
         if not self.per_address[address]:
             del self.per_address[address]
-        if not self.connections:
-            self._nobody.set()
+        if self._nobody is not None and not self.connections:
+            self._nobody.set_result(None)
+            self._nobody = None
 
     # --- the bound on what is in flight ---
 
@@ -118,23 +119,23 @@ class Intake:
     async def pause(self) -> None:
         """Stop accepting, say goodbye to peers of ours, and answer what still comes.
 
-        Returns when no peer is left, or when nothing is in flight and for 50 ms nothing
-        new came and nobody read what was written.
+        Returns when no peer is left, or when nothing is in flight and nothing new
+        came for 50 ms, nor was anything read for 1 s by peers that are behind.
         """
         self.pausing = True
         self._stop_listening()
         for connection in tuple(self.connections):
             connection.say_goodbye()
-        since, unread = self.loop.time(), 0
-        while self.connections:
+        quiet_at, unread = self.loop.time() + QUIET, 0
+        while self.connections and (left := quiet_at - self.loop.time()) > 0:
+            await self._until_nobody(min(left, QUIET))
             before, unread = unread, self._unread()
-            if self.outstanding or self.waiting or unread != before:
-                since = self.loop.time()
-            heard = max(connection.heard for connection in self.connections)
-            left = max(since, heard) + QUIET - self.loop.time()
-            if left <= 0:
-                return
-            await self._until_nobody(left)
+            if unread and unread != before:
+                quiet_at = self.loop.time() + LINGER
+            elif self.outstanding or self.waiting:
+                quiet_at = max(quiet_at, self.loop.time() + QUIET)
+            heard = max((c.heard for c in self.connections), default=0.0)
+            quiet_at = max(quiet_at, heard + QUIET)
 
     async def close(self) -> None:
         """End writing, read and discard for a moment, close.
@@ -158,15 +159,11 @@ class Intake:
         return sum(connection.transport.get_write_buffer_size() for connection in slow)
 
     def _stop_listening(self) -> None:
-        if self.listener is not None:
-            self.listener.close()
+        self.listener.close()
 
     async def _until_nobody(self, seconds: float) -> None:
         """Return when no peer is left, or the time is up."""
-        self._nobody.clear()
         if self.connections:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._nobody.wait()
-            except TimeoutError:
-                return
+            self._nobody = self.loop.create_future()
+            await asyncio.wait((self._nobody,), timeout=seconds)
+            self._nobody = None

@@ -11,7 +11,7 @@ from ...wire.messages import UNSET, Message, Reply
 from ...wire.patterns import Pattern
 from ...wire.text import shown
 from .connection import AT_ONCE, Connection, Drained
-from .extension import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
+from .extension import ALIVE, BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
 from .tls import PeerIdentity, identity
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STILL_ALIVE = 3.0
 HALF_OPEN = 30.0
 """Seconds in which a stranger that ended its own side gets the answers it awaits."""
 
@@ -74,6 +75,7 @@ class ServerConnection(Connection):
 
     __slots__ = (
         "_finished",
+        "_proves_life",
         "_queued",
         "_respond",
         "_said_hello",
@@ -90,6 +92,7 @@ class ServerConnection(Connection):
         self.deliveries: set[Any] = set()
         self.backlog: deque[bytes] | None = None
         self.address: str | None = None
+        self._proves_life = False
         self._queued = False
         self._said_hello = False
         self._wire: TCPWire | None = None
@@ -164,7 +167,18 @@ class ServerConnection(Connection):
         if self.backlog is None:
             self.backlog = deque()
             self.pause_reading()
+            if self._said_hello and not self._proves_life:
+                self._proves_life = True
+                self.loop.call_later(STILL_ALIVE, self._prove_life)
         return self.backlog
+
+    def _prove_life(self) -> None:
+        """Tell a peer of ours, while its ping would not be read, that we live."""
+        self._proves_life = self.backlog is not None and not self.lost
+        if self._proves_life:
+            if not self.clogged:
+                self._answer(ALIVE)
+            self.loop.call_later(STILL_ALIVE, self._prove_life)
 
     def _queue(self) -> None:
         if not (self._queued or self.clogged):

@@ -87,6 +87,10 @@ class TCPTransport(Transport):
         no_delay: bool = True,
     ) -> None:
         self.host, self.port = (host, port) if url is None else _split(url)
+        _check_range("port", self.port, 0, 65535)
+        _check_range("max_frame_size", max_frame_size, 1)
+        _check_range("max_connections", max_connections, 1)
+        _check_range("max_connections_per_address", max_connections_per_address, 1)
         self.retry_attempts = retry_attempts
         self.retry_delay = retry_delay
         self.tls_options = tls_options
@@ -243,6 +247,13 @@ def _reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:  # a resolver's are negative
         return os.strerror(error.errno)
     return error.strerror or str(error) or "the connection ended at once"
+
+
+def _check_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"{least} to {most}"
+        message = f"{name}: {value} is not {bounds}."
+        raise ValueError(message)
 
 
 def _split(url: str) -> tuple[str, int]:
