@@ -91,6 +91,14 @@ def session_of(client: Client) -> Session:
     return connection.session
 
 
+def is_whole(client: Client) -> bool:
+    """Whether it is connected, by a link that has not just been refused."""
+    if client.status != Status.CONNECTED:
+        return False
+    link: Any = session_of(client).link
+    return not link.lost
+
+
 def now() -> float:
     """Tell the loop's time."""
     return asyncio.get_running_loop().time()
@@ -381,7 +389,7 @@ async def test_random_bytes(proxy: Proxy, client: Client) -> None:
         outcome = await _outcome(call)
         assert isinstance(outcome, ConnectionLost | MessageTimeout)
         proxy.cut(reset=True)
-        await until(lambda: client.status == Status.CONNECTED)
+        await until(lambda: is_whole(client))
     assert await client.asend("echo", 1) == 1
 
 
