@@ -898,6 +898,17 @@ async def test_server_that_ends(serve: Serve) -> None:
         calls.link.write(b"{}")
 
 
+async def test_end_that_nobody_awaits(serve: Serve) -> None:
+    """Who gave up waiting for the end does not disturb it."""
+    async with serve() as server, server.link() as calls:
+        calls.link.closed.cancel()
+        calls.send("a")
+        await calls.came(1)
+        (theirs,) = server.intake.connections
+        theirs.transport.abort()
+        await eventually(lambda: calls.link.lost)
+
+
 async def test_reset(serve: Serve) -> None:
     """A reset is told with the system's reason."""
     async with serve() as server, server.link() as calls:
@@ -1051,8 +1062,10 @@ async def test_alive_is_told_at_a_steady_pace(
         assert len(told) == 1
         theirs.clogged = True
         theirs._prove_life()
-        assert len(told) == 1
         theirs.clogged = False
+        theirs._go_on()
+        theirs._prove_life()
+        assert len(told) == 1
 
 
 async def test_cancel(serve: Serve) -> None:
@@ -1407,6 +1420,8 @@ async def test_drain_waits_for_what_is_in_flight(serve: Serve) -> None:
             await Peer.connect(server.port)
         peer.request(2, "2")
         _, second = await server.service.came(2)
+        await asyncio.wait((draining,), timeout=0.1)
+        assert not draining.done()
         first.answer()
         second.answer()
         packets = [await peer.read() for _ in range(4)]

@@ -84,7 +84,7 @@ class Link(Connection):
         self.end()
         await asyncio.wait((self.closed,), timeout=LINGER)
         self.transport.abort()
-        await self.closed
+        await asyncio.wait((self.closed,))
 
     # --- out ---
 

@@ -27,6 +27,7 @@ HALF_OPEN = 30.0
 
 UNREADABLE = encode({"status": "error", "message": "The message could not be read."})
 _MOST_TIMEOUT_DIGITS = 9
+_LONGEST_ID = 4096
 _MOST_KNOWN = 1024
 _known_seconds: dict[str | None, float] = {}
 """What the few timeouts that recur mean: bounded, since peers write them."""
@@ -130,10 +131,9 @@ class ServerConnection(Connection):
         answers = self.transport.can_write_eof() and not self._said_hello
         if not (answers and self._awaits()):
             return super().eof_received()
-        if not self.peer_ended:
-            self.peer_ended = True
-            self._began = 0.0
-            self.loop.call_later(HALF_OPEN, self.transport.close)
+        self.peer_ended = True
+        self._began = 0.0
+        self.loop.call_later(HALF_OPEN, self.transport.close)
         return True
 
     def _awaits(self) -> bool:
@@ -299,6 +299,8 @@ class ServerConnection(Connection):
         """Answer what cannot be read, if it can be told who asks."""
         if id_ is UNSET:
             self._drop("an event that could not be read")
+        elif isinstance(id_, dict | list) or len(str(id_)) > _LONGEST_ID:
+            self._drop("a request that could not be read, nor its id be echoed")
         else:
             self._answer(Reply(id_, None, UNREADABLE))
 
@@ -312,6 +314,9 @@ class ServerConnection(Connection):
     def respond(self, reply: Reply) -> "Awaitable[None] | None":
         """Write a reply; an awaitable says that the peer does not keep up."""
         text = self.options.write(reply)
+        if len(text) > SHALLOW and is_too_deep(text):
+            message = "The answer nests too deeply."
+            raise InvalidMessage(message)
         if len(text) > self.max_size:
             self.check_size(text)
         self.write(text)
