@@ -268,37 +268,30 @@ class Server:
     def deliver(self, message: Message, respond: "Respond") -> "AnyDelivery":
         """Hand a message to its handlers; called by the transport."""
         route = message.pattern.route
+        asker: Respond | None = respond
         if message.id is UNSET:
-            return self._deliver_event(message, self._events_of(route))
-        try:
-            routes = self._requests[route]
-        except KeyError:
-            routes = self._remember(self._requests, route, self.registry.request)
+            routes, asker = self._events_of(route), None
+        else:
+            routes = self._requests_of(route)
         if len(routes) == 1:
-            only = routes[0]
-            context: MessageContext[Any]
-            context = MessageContext(message, only.handler, self.name)
-            delivery = Delivery(self, only, message, context, respond)
+            delivery = self._delivery(routes[0], message, asker)
             delivery.start()
             return delivery
         if routes:
-            return self._fan_out(message, routes, respond)
-        return self._unhandled(message, respond)
+            return self._fan_out(message, routes, asker)
+        return self._unhandled(message, asker)
+
+    def _requests_of(self, route: str) -> list[Route]:
+        try:
+            return self._requests[route]
+        except KeyError:
+            return self._remember(self._requests, route, self.registry.request)
 
     def _events_of(self, route: str) -> list[Route]:
         try:
             return self._events[route]
         except KeyError:
             return self._remember(self._events, route, self.registry.event)
-
-    def _deliver_event(self, message: Message, routes: list[Route]) -> "AnyDelivery":
-        if len(routes) == 1:
-            delivery = self._delivery(routes[0], message, None)
-            delivery.start()
-            return delivery
-        if routes:
-            return self._fan_out(message, routes, None)
-        return self._unhandled(message, None)
 
     def _remember(
         self,
