@@ -25,6 +25,10 @@ def status_error(message: Any, **more: Any) -> dict[str, Any]:
     return {"status": "error", "message": message, **more}
 
 
+TIMED_OUT_ERROR = encode(status_error(TIMED_OUT))
+"""By this, too, a client of ours knows that time ran out on the other side."""
+
+
 def error_value(exception: BaseException) -> Any:
     """Return the JSON value that travels for an exception.
 

@@ -145,6 +145,14 @@ class Registry:
             if handler.kind == kind and self.grammar.matches(pattern, route)
         ]
 
+    def chosen(self, handler: Handler, route: str) -> str:
+        """Return the handler's pattern that suits a message best."""
+        routes = [pattern.route for pattern in handler.patterns]
+        if route in routes:
+            return route
+        fitting = [one for one in routes if self.grammar.matches(one, route)]
+        return max(fitting, key=self.grammar.specificity)
+
     @property
     def subscriptions(self) -> list[Subscription]:
         """Everything that the server must listen for."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..dispatch.errors import TIMED_OUT, TIMED_OUT_ERROR
 from ..exceptions import (
     InvalidReply,
     MessageTimeout,
@@ -46,11 +47,6 @@ class Call(Message, eq=False):
     bucket: "Bucket | None" = None
     last: Any = UNSET
     done: bool = False
-
-    @property
-    def is_event(self) -> bool:
-        """Whether nobody answers."""
-        return self.id is UNSET
 
     def receive(self, reply: Reply) -> None:
         """Take one packet of the answer: of several items the last one counts."""
@@ -213,6 +209,10 @@ def remote_error(call: Call, reply: Reply) -> MicroserviceError:
         pattern = shown(call.pattern.route)
         return NoHandler(f"{call.client or 'The other side'}: {pattern}: {NO_HANDLER}")
     assert reply.error is not None
+    if reply.error == TIMED_OUT_ERROR:
+        return MessageTimeout(
+            f"{call.client}: {shown(call.pattern.route)}: {TIMED_OUT}"
+        )
     try:
         return RemoteError(decode(reply.error))
     except MicroserviceError as error:

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..dispatch.errors import TIMED_OUT, error_value, is_expected, status_error
+from ..dispatch.errors import (
+    TIMED_OUT,
+    TIMED_OUT_ERROR,
+    error_value,
+    is_expected,
+    status_error,
+)
 from ..dispatch.handlers import Handler
+from ..dispatch.payloads import PayloadError
 from ..exceptions import MessageTimeout
 from ..signals import message_failed, message_handled, message_received
 from ..wire.codecs import encode
@@ -29,7 +36,6 @@ logger = logging.getLogger(__name__)
 TURN = 32  # items of a stream before the loop may do something else
 ACK, RETRY, DEAD = "ack", "retry", "dead"
 _INTERNAL = encode(status_error("Internal server error"))
-_TIMED_OUT = encode(status_error(TIMED_OUT))
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -46,7 +52,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 class Delivery(msgspec.Struct, eq=False):
     """One message with one handler; also the job that a sync thread runs.
 
-    ``outcome`` is ``None`` until it is done.
+    ``outcome`` is ``None`` until it is done. ``verdict`` is what the handler itself
+    decided by the context's ``ack()``, ``nack()`` or ``reject()``.
     """
 
     server: "Server"
@@ -55,6 +62,8 @@ class Delivery(msgspec.Struct, eq=False):
     context: MessageContext[Any]
     respond: "Respond | None"
     outcome: str | None = None
+    reason: str = ""
+    verdict: tuple[str, float | None, str] | None = None
     reply: Reply | None = None
     error: BaseException | None = None
     task: asyncio.Task[None] | None = None
@@ -104,22 +113,41 @@ class Delivery(msgspec.Struct, eq=False):
             self.callback = callback
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more."""
+        """Nobody wants the answer any more; an event is tried again."""
+        self._give_up(RETRY if self.message.is_event else ACK)
+
+    def give_back(self) -> None:
+        """The server stops: somebody else must take it."""
+        self._give_up(RETRY)
+
+    def _give_up(self, outcome: str) -> None:
         if self.outcome is None:
             self.reply = None
-            self._end(RETRY)
+            self.reason = "cancelled"
+            self._end(outcome)
             self._cancel_task()
+
+    def settle(self, outcome: str, delay: float | None, reason: str) -> None:
+        """Take the handler's own verdict, from any thread; the first one counts."""
+        if self.verdict is None and self.message.settle is not None:
+            self.verdict = (outcome, delay, reason)
+            self.server.call(self.message.settle, *self.verdict)
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds until it may be tried again, where the handler said so."""
+        return None if self.verdict is None else self.verdict[1]
 
     def expire(self) -> None:
         """The time is up: answer so, and let a thread that hangs go its way."""
         self.error = TimeoutError(TIMED_OUT)
-        self.reply = Reply(self.message.id, None, _TIMED_OUT)
+        self.reply = Reply(self.message.id, None, TIMED_OUT_ERROR)
         where = self.route.handler.name
         logger.warning(
             "%s ran out of time for %s.", where, self.shown, extra=self._extra
         )
         self.server.timed_out += 1
-        self._end(RETRY)
+        self._end(self._own_outcome())
         self._cancel_task()
 
     def _cancel_task(self) -> None:
@@ -151,12 +179,12 @@ class Delivery(msgspec.Struct, eq=False):
     def _came_too_late(self) -> None:
         """The caller gave up while the message waited for a thread."""
         self.error = MessageTimeout(TIMED_OUT)
-        self.reply = Reply(self.message.id, None, _TIMED_OUT)
+        self.reply = Reply(self.message.id, None, TIMED_OUT_ERROR)
         logger.warning("No thread in time for %s.", self.shown, extra=self._extra)
 
     def finish(self) -> None:
         """Take note of the thread's result; on the loop."""
-        self._end(ACK if self.error is None else RETRY)
+        self._end(self._own_outcome())
 
     # --- an async handler, and streams ---
 
@@ -173,7 +201,7 @@ class Delivery(msgspec.Struct, eq=False):
         except BaseException as error:
             self._cut_short(error)
             raise
-        self._end(ACK if self.error is None else RETRY)
+        self._end(self._own_outcome())
 
     async def _stream(self) -> None:
         current.set(self.context)
@@ -186,13 +214,13 @@ class Delivery(msgspec.Struct, eq=False):
         except BaseException as error:
             self._cut_short(error)
             raise
-        self._end(ACK if self.error is None else RETRY)
+        self._end(self._own_outcome())
 
     def _cut_short(self, error: BaseException) -> None:
         """Answer also when the handler awaited what somebody else cancelled."""
         if self.outcome is None:
             self._fail(error)
-            self._end(RETRY)
+            self._end(self._own_outcome())
 
     async def _items(self) -> Any:
         route, context = self.route, self.context
@@ -232,6 +260,18 @@ class Delivery(msgspec.Struct, eq=False):
 
     # --- the end ---
 
+    def _own_outcome(self) -> str:
+        """Decide what the broker is told, where the wire has one.
+
+        A request is done once it is answered, if only with an error; of events only
+        those that cannot be read are not tried again.
+        """
+        error = self.error
+        if error is None or self.respond is not None:
+            return ACK
+        self.reason = reason_of(error)
+        return DEAD if isinstance(error, PayloadError) else RETRY
+
     def _fail(self, error: BaseException) -> None:
         """Decide what the caller may know of an error, and log the rest here."""
         self.error = error
@@ -251,6 +291,8 @@ class Delivery(msgspec.Struct, eq=False):
         """Answer and forget; once, on the loop."""
         if self.outcome is not None:
             return
+        if self.verdict is not None:
+            outcome, _, self.reason = self.verdict
         self.outcome = outcome
         server = self.server
         server.in_flight.discard(self)
@@ -315,6 +357,12 @@ class Delivery(msgspec.Struct, eq=False):
         """The message, for a log line."""
         kind = "event" if self.message.id is UNSET else "request"
         return f"{kind} {shown(self.message.pattern.route)}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a line why a handler failed; the details are in the log."""
+    name = type(error).__name__
+    return f"{name}: {shown(str(error))}" if is_expected(error) else name
 
 
 def _error_text(error: BaseException) -> bytes:

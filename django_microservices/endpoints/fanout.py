@@ -14,12 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class Fanout:
-    """An event that several handlers listen to: done when all of them are."""
+    """An event that several handlers listen to: done when all of them are.
+
+    An event is tried again where one of them wants that, else dead where one of them
+    is; a request is answered and done.
+    """
 
     def __init__(self, message: Message, respond: "Respond | None") -> None:
         self.message = message
         self.respond = respond
         self.outcome: str | None = None
+        self.reason = ""
+        self.delay: float | None = None
         self.parts: list[Delivery] = []
         self._left = 0
         self._callback: Callable[[Any], None] | None = None
@@ -36,9 +42,10 @@ class Fanout:
         self._left -= 1
         if self._left:
             return
-        outcomes = {part.outcome for part in self.parts}
-        self.outcome = ACK if outcomes == {ACK} else RETRY
+        worst = min(self.parts, key=lambda part: _BAD_FIRST.index(part.outcome))
+        self.outcome, self.reason, self.delay = worst.outcome, worst.reason, worst.delay
         if self.respond is not None:
+            self.outcome = ACK
             answer(self.respond, Reply(self.message.id))
         if self._callback is not None:
             self._callback(self)
@@ -57,13 +64,18 @@ class Fanout:
             part.cancel()
 
 
-class Unhandled:
-    """A message that no handler takes: answered so, never acknowledged."""
+_BAD_FIRST = (RETRY, DEAD, ACK)
 
-    outcome: str | None = DEAD
 
-    def __init__(self, message: Message) -> None:
+class Settled:
+    """A message for which nothing runs: no handler takes it, or not this copy."""
+
+    delay: float | None = None
+
+    def __init__(self, message: Message, outcome: str, reason: str = "") -> None:
         self.message = message
+        self.outcome: str | None = outcome
+        self.reason = reason
 
     def when_done(self, callback: Callable[[Any], None]) -> None:
         """It is done already."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ..concurrency.handover import Inbox
 from ..concurrency.timers import Timers
 from ..dispatch.bridge import Pool
 from ..dispatch.handlers import Handler
@@ -18,8 +19,8 @@ from ..wire.messages import UNSET, Message, Reply
 from ..wire.status import Status, StatusStream
 from ..wire.text import shown
 from .backoff import SERVER_CAP, Backoff
-from .delivery import Delivery, Route
-from .fanout import Fanout, Unhandled, answer
+from .delivery import ACK, DEAD, Delivery, Route
+from .fanout import Fanout, Settled, answer
 from .listeners import Listeners
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Server:
         self.threads = threads
         self.streams = streams
         self.timers = Timers(self.loop)
+        self._inbox = Inbox(self.loop)
         self.log_messages = config.log_messages
         self.observed = config.log_messages or any(
             signal.receivers
@@ -237,7 +239,7 @@ class Server:
         """Cancel what is left and leave the transport's block."""
         self._begin_end()
         for delivery in tuple(self.in_flight):
-            delivery.cancel()
+            delivery.give_back()
         if self._task is not None:
             self._stopping.set()
             await asyncio.wait((self._task,))
@@ -273,6 +275,10 @@ class Server:
             routes, asker = self._events_of(route), None
         else:
             routes = self._requests_of(route)
+        if message.subscription is not None and routes:
+            routes = self._of_this_copy(message, routes)
+            if not routes:
+                return Settled(message, ACK)
         if len(routes) == 1:
             delivery = self._delivery(routes[0], message, asker)
             delivery.start()
@@ -280,6 +286,17 @@ class Server:
         if routes:
             return self._fan_out(message, routes, asker)
         return self._unhandled(message, asker)
+
+    def _of_this_copy(self, message: Message, routes: list[Route]) -> list[Route]:
+        """Choose the handlers that run for this copy and not for another one.
+
+        The wire makes one for each subscription that matches; of a handler's patterns
+        the one that suits the message best decides.
+        """
+        assert message.subscription is not None
+        via, route = message.subscription.pattern.route, message.pattern.route
+        chosen = self.registry.chosen
+        return [one for one in routes if chosen(one.handler, route) == via]
 
     def _requests_of(self, route: str) -> list[Route]:
         try:
@@ -309,7 +326,21 @@ class Server:
         self, route: Route, message: Message, respond: "Respond | None"
     ) -> Delivery:
         context: MessageContext[Any] = MessageContext(message, route.handler, self.name)
-        return Delivery(self, route, message, context, respond)
+        delivery = Delivery(self, route, message, context, respond)
+        if message.settle is not None:
+            context.settle = delivery.settle
+        return delivery
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call ``function`` on the loop: at once if this is its thread."""
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if here:
+            function(*args)
+        else:
+            self._inbox.put(function, *args)
 
     def _fan_out(
         self, message: Message, routes: list[Route], respond: "Respond | None"
@@ -325,4 +356,4 @@ class Server:
         logger.warning("Server %r has no handler for %s %s.", self.name, kind, pattern)
         if respond is not None:
             answer(respond, Reply(message.id, missing=True))
-        return Unhandled(message)
+        return Settled(message, DEAD, "no handler")

@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from ..wire.messages import Message, Reply, Subscription
     from ..wire.status import Status
 
+MESSAGE_OPTIONS = frozenset(
+    (
+        "content_type",
+        "delay",
+        "expiration",
+        "key",
+        "message_id",
+        "persistent",
+        "priority",
+        "properties",
+        "qos",
+        "retain",
+        "user_properties",
+    )
+)
+"""What ``options=`` of one message may say on every wire, so that changing the wire
+changes settings only: a wire to which a name means nothing ignores it."""
+
 Respond = Callable[["Reply"], Awaitable[None] | None]
 Receive = Callable[["Reply"], None]
 Changed = Callable[["Status"], None]
@@ -22,6 +40,13 @@ class Delivery(Protocol):
     """What becomes of one message that was handed to the server."""
 
     outcome: str | None
+    """``None`` until it is done: then "ack", "retry" or "dead"."""
+    reason: str
+    """Why it is not "ack", in a line that may be kept with a dead letter."""
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds until it may be tried again, where the handler said so."""
 
     def when_done(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback(delivery)`` once it is done, at once if it is.
@@ -92,12 +117,17 @@ class Transport:
     client_streams: ClassVar[bool] = False
     answers_unknown: ClassVar[bool] = False
     """A request that nobody handles arrives, and is answered so."""
+    no_listener: ClassVar[bool] = False
+    """A request for which no server listens fails at once."""
     stream_links: ClassVar[bool] = False
     """Each stream has a link of its own, with ``pause_reading``/``resume_reading``."""
     listens: ClassVar[bool] = False
     """A server binds ``host``, open to all whom ``tls_options`` do not refuse."""
     in_process: ClassVar[bool] = False
     """Handlers run on the caller's own loop and thread (tests)."""
+
+    message_options: ClassVar[frozenset[str]] = frozenset()
+    """Names in ``options=`` of one message beside :data:`MESSAGE_OPTIONS`."""
 
     retry_attempts: int | None = None
     retry_delay: float | None = None

@@ -29,7 +29,7 @@ class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
     server: str = ""
     deadline: float | None = None
     user: Any = None
-    settle: "Callable[[str, Any], None] | None" = None
+    settle: "Callable[[str, float | None, str], None] | None" = None
 
     @property
     def pattern(self) -> str:
@@ -88,23 +88,21 @@ class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
 
     def ack(self) -> None:
         """Acknowledge now, whatever the handler's outcome will be."""
-        self._settle("ack", None)
+        self._settle("ack", None, "")
 
     def nack(self, delay: float | None = None) -> None:
         """Give the message back to be delivered again, after ``delay`` seconds."""
-        self._settle("nack", delay)
+        self._settle("retry", delay, "")
 
     def reject(self, reason: str) -> None:
         """Refuse the message for good: it becomes a dead letter with ``reason``."""
-        self._settle("reject", reason)
+        self._settle("dead", None, reason)
 
-    def _settle(self, verb: str, detail: Any) -> None:
+    def _settle(self, outcome: str, delay: float | None, reason: str) -> None:
         if self.settle is None:
-            message = (
-                f"{verb}(): the wire of server {self.server!r} acknowledges nothing."
-            )
+            message = f"The wire of server {self.server!r} acknowledges nothing."
             raise NotImplementedError(message)
-        self.settle(verb, detail)
+        self.settle(outcome, delay, reason)
 
 
 outer_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)

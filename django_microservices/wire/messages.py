@@ -7,6 +7,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .patterns import Pattern
 
 __all__ = ["UNSET", "Message", "Reply", "Subscription", "UnsetType", "new_id"]
@@ -26,6 +28,10 @@ class Message(msgspec.Struct, eq=False):
     ``data`` is the encoded payload, or, on transports with a codec of their own, a
     value or an async iterator; ``id`` any JSON value (Nest echoes its type), and
     ``UNSET`` in an event; ``timeout`` the seconds that remain of the caller's patience.
+    On the server ``subscription`` is the one that this copy came by, where the wire
+    makes a copy for each that matches, and ``settle(outcome, delay, reason)`` tells the
+    broker what became of it, where the wire acknowledges. On the client ``options``
+    are those of this one message (``priority``, ``qos``, ...).
     """
 
     pattern: "Pattern"
@@ -37,6 +43,12 @@ class Message(msgspec.Struct, eq=False):
     wire: Any = None
     options: Any = None
     stream: bool = False
+    settle: "Callable[[str, float | None, str], None] | None" = None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether nobody answers."""
+        return self.id is UNSET
 
 
 class Reply(msgspec.Struct, eq=False, gc=False):

@@ -442,7 +442,7 @@ async def test_cancel(start: Start) -> None:
     delivery.cancel()
     delivery.cancel()
     await cancelled.wait()
-    assert (peer.replies, delivery.outcome) == ([], "retry")
+    assert (peer.replies, delivery.outcome) == ([], "ack")
     assert delivery.abandoned
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_microservices.endpoints.fanout import Fanout, Unhandled, answer
+from django_microservices.endpoints.fanout import Fanout, Settled, answer
 from django_microservices.wire.messages import UNSET, Message, Reply
 from django_microservices.wire.patterns import Pattern
 
@@ -15,6 +15,8 @@ class Part:
 
     def __init__(self) -> None:
         self.outcome: str | None = None
+        self.reason = ""
+        self.delay: float | None = None
         self.callback: Any = None
 
     def start(self) -> None:
@@ -24,9 +26,9 @@ class Part:
         """Keep who waits."""
         self.callback = callback
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, reason: str = "", delay: float | None = None) -> None:
         """End."""
-        self.outcome = outcome
+        self.outcome, self.reason, self.delay = outcome, reason, delay
         self.callback(self)
 
     def cancel(self) -> None:
@@ -61,12 +63,33 @@ def test_done_with_the_last() -> None:
     assert [(reply.id, reply.data) for reply in replies] == [("id", None)]
 
 
-def test_one_that_fails() -> None:
-    """Where one part failed, it is to be retried."""
-    fanout, parts = started()
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (("ack", "dead", "retry"), ("retry", "third", 3)),
+        (("ack", "dead", "ack"), ("dead", "second", 2)),
+        (("ack", "ack", "ack"), ("ack", "first", 1)),
+    ],
+)
+def test_worst_outcome_counts(outcomes: tuple[str, ...], expected: Any) -> None:
+    """An event is tried again where one part wants that, else dead where one is."""
+    fanout = Fanout(Message(Pattern.of("noted"), b"1"), None)
+    parts: list[Any] = [Part(), Part(), Part()]
+    fanout.start(parts)
+    names = ("first", "second", "third")
+    for number, (part, outcome, name) in enumerate(
+        zip(parts, outcomes, names, strict=True), 1
+    ):
+        part.end(outcome, name, number)
+    assert (fanout.outcome, fanout.reason, fanout.delay) == expected
+
+
+def test_answered_request_is_done() -> None:
+    """A request is answered, and not tried again although a part failed."""
+    fanout, parts = started(lambda reply: None)
     for part, outcome in zip(parts, ("ack", "retry", "ack"), strict=True):
         part.end(outcome)
-    assert fanout.outcome == "retry"
+    assert fanout.outcome == "ack"
 
 
 def test_asked_when_it_is_done() -> None:
@@ -87,13 +110,13 @@ def test_cancel() -> None:
     assert (fanout.outcome, replies) == ("retry", [])
 
 
-def test_unhandled() -> None:
-    """What nobody handles is done at once, and dead."""
+def test_settled() -> None:
+    """What nobody handles is done at once."""
     done: list[Any] = []
-    unhandled = Unhandled(Message(Pattern.of("wrong"), b"1", UNSET))
-    unhandled.when_done(done.append)
-    unhandled.cancel()
-    assert (unhandled.outcome, done) == ("dead", [unhandled])
+    settled = Settled(Message(Pattern.of("wrong"), b"1", UNSET), "dead", "no handler")
+    settled.when_done(done.append)
+    settled.cancel()
+    assert (settled.outcome, settled.reason, done) == ("dead", "no handler", [settled])
 
 
 def test_answer_to_a_slow_reader() -> None:

@@ -36,6 +36,8 @@ class Delivery:
         self.message = message
         self.respond = respond
         self.outcome: str | None = None
+        self.reason = ""
+        self.delay: float | None = None
         self.cancelled = asyncio.Event()
         self._callback: Callable[[Any], None] | None = None
 
@@ -73,10 +75,12 @@ class Delivery:
         """Send one packet, and let who reads slowly be."""
         self.respond(Reply(self.message.id, data, **parts))
 
-    def end(self, outcome: str = "ack") -> None:
+    def end(
+        self, outcome: str = "ack", reason: str = "", delay: float | None = None
+    ) -> None:
         """End."""
         if self.outcome is None:
-            self.outcome = outcome
+            self.outcome, self.reason, self.delay = outcome, reason, delay
             if self._callback is not None:
                 self._callback(self)
 

@@ -1,10 +1,10 @@
-"""Values of strangers in a log line."""
+"""Texts for people."""
 
 from typing import Any
 
 import pytest
 
-from django_microservices.wire.text import LONGEST, shown
+from django_microservices.wire.text import LONGEST, shown, suggestion
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,10 @@ def test_cut(value: str) -> None:
     text = shown(value)
     assert len(text) <= LONGEST + len("...")
     assert text.endswith("...") == (value != "x" * LONGEST)
+
+
+def test_suggestion() -> None:
+    """A name that is nearly right is guessed; for another one all are named."""
+    assert suggestion("prot", {"port", "host"}) == "did you mean 'port'?"
+    assert suggestion("x", {"port", "host"}) == "there is host, port."
+    assert suggestion(7, ()) == "there is nothing to name."

@@ -6,8 +6,6 @@ not know: a reply packet of an unknown id is dropped, a text in metadata ignored
 
 from ...wire.messages import Reply
 
-PEER_HEADER = "dm-peer"
-TIMEOUT_HEADER = "dm-timeout"
 PING, CANCEL = "dm-ping", "dm-cancel"
 HELLO = Reply("dm-hello", b'{"v":1}')
 BYE = Reply("dm-bye", b"null")

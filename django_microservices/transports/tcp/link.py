@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost, InvalidMessage
 from ...wire.codecs import SHALLOW, encode, is_too_deep
+from ...wire.headers import own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.status import Status
 from .connection import CHECK, LINGER, Connection, Drained
-from .extension import BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
+from .extension import BYE, CANCEL, HELLO, PING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -115,20 +116,14 @@ class Link(Connection):
             return None
         timeout = message.timeout
         if message.headers is not None:
-            return encode(message.headers | self._own_headers(timeout))
+            return encode(message.headers | own_headers(timeout))
         try:
             return self._metadata[timeout]
         except KeyError:
             if len(self._metadata) > _MOST_METADATA:
                 self._metadata.clear()
-            text = self._metadata[timeout] = encode(self._own_headers(timeout))
+            text = self._metadata[timeout] = encode(own_headers(timeout))
             return text
-
-    @staticmethod
-    def _own_headers(timeout: float | None) -> dict[str, str]:
-        if timeout is None:
-            return {PEER_HEADER: "1"}
-        return {PEER_HEADER: "1", TIMEOUT_HEADER: str(max(1, int(timeout * 1000)))}
 
     def forget(self, id_: Any, *, answered: bool) -> None:
         """Tell a server of ours that nobody awaits the answer any more."""
@@ -201,4 +196,4 @@ class Link(Connection):
 _CONTROL = (HELLO.id, BYE.id)
 _CANCEL = encode(CANCEL)
 _PING = encode(PING)
-_PING_METADATA = encode({PEER_HEADER: "1"})
+_PING_METADATA = encode(own_headers(None))

@@ -6,12 +6,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage
-from ...wire.codecs import SHALLOW, Envelope, decode, encode, find_id, is_too_deep
+from ...wire.codecs import SHALLOW, Envelope, decode, find_id, is_too_deep
+from ...wire.headers import PEER_HEADER, remaining
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.patterns import Pattern
 from ...wire.text import shown
+from ...wire.unreadable import unreadable
 from .connection import AT_ONCE, Connection, Drained
-from .extension import ALIVE, BYE, CANCEL, HELLO, PEER_HEADER, PING, TIMEOUT_HEADER
+from .extension import ALIVE, BYE, CANCEL, HELLO, PING
 from .tls import PeerIdentity, identity
 
 if TYPE_CHECKING:
@@ -24,23 +26,6 @@ logger = logging.getLogger(__name__)
 STILL_ALIVE = 3.0
 HALF_OPEN = 30.0
 """Seconds in which a stranger that ended its own side gets the answers it awaits."""
-
-UNREADABLE = encode({"status": "error", "message": "The message could not be read."})
-_MOST_TIMEOUT_DIGITS = 9
-_LONGEST_ID = 4096
-_MOST_KNOWN = 1024
-_known_seconds: dict[str | None, float] = {}
-"""What the few timeouts that recur mean: bounded, since peers write them."""
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds that a caller will wait, from its text in milliseconds."""
-    if text is None or not text.isdecimal() or len(text) > _MOST_TIMEOUT_DIGITS:
-        return None
-    seconds = int(text) / 1000
-    if len(_known_seconds) < _MOST_KNOWN:
-        _known_seconds[text] = seconds
-    return seconds
 
 
 class TCPWire:
@@ -241,8 +226,7 @@ class ServerConnection(Connection):
         if headers is not None:
             if not self._said_hello and PEER_HEADER in headers:
                 self._greet()
-            value = headers.get(TIMEOUT_HEADER)
-            timeout = _known_seconds.get(value) or _seconds(value)
+            timeout = remaining(headers)
         id_, wire = envelope.id, self._wire or self._new_wire()
         data = envelope.data or UNSET
         intake = self.intake
@@ -297,12 +281,13 @@ class ServerConnection(Connection):
 
     def _answer_unreadable(self, id_: Any) -> None:
         """Answer what cannot be read, if it can be told who asks."""
-        if id_ is UNSET:
+        reply = unreadable(id_)
+        if reply is not None:
+            self._answer(reply)
+        elif id_ is UNSET:
             self._drop("an event that could not be read")
-        elif isinstance(id_, dict | list) or len(str(id_)) > _LONGEST_ID:
-            self._drop("a request that could not be read, nor its id be echoed")
         else:
-            self._answer(Reply(id_, None, UNREADABLE))
+            self._drop("a request that could not be read, nor its id be echoed")
 
     def _drop(self, what: str) -> None:
         """Count what cannot be handled and cannot be answered."""

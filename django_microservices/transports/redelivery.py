@@ -1,0 +1,60 @@
+"""What becomes of a message that failed: the same policy on every wire."""
+
+import random
+from typing import Any
+
+LONGEST_DELAY = 60.0
+"""Seconds between two tries, at most."""
+
+
+class Redelivery:
+    """How often a message is delivered, and how long it rests before each new try.
+
+    ``max_deliveries`` counts the first one. The rests are drawn at random up to a bound
+    that begins at ``delay`` seconds and doubles ("full jitter").
+    """
+
+    def __init__(self, max_deliveries: int = 5, delay: float = 1.0) -> None:
+        if max_deliveries < 1:
+            message = f"max_deliveries: {max_deliveries} is not at least 1."
+            raise ValueError(message)
+        if delay < 0:
+            message = f"redelivery_delay: {delay} is not at least 0."
+            raise ValueError(message)
+        self.max_deliveries = max_deliveries
+        self.delay = delay
+
+    def after(self, deliveries: int) -> float | None:
+        """Return the seconds until the next try, or ``None``: a dead letter.
+
+        ``deliveries`` is how often the message was delivered so far.
+        """
+        if deliveries >= self.max_deliveries:
+            return None
+        bound = min(LONGEST_DELAY, self.delay * 2 ** min(deliveries - 1, 30))
+        return random.uniform(0, bound)  # noqa: S311 - spreads load, keeps no secret
+
+
+class Receipt:
+    """What a broker wants to know of one delivery, told once: the first call counts."""
+
+    __slots__ = ("is_settled",)
+
+    def __init__(self) -> None:
+        self.is_settled = False
+
+    def settle(
+        self, outcome: str, delay: float | None = None, reason: str = ""
+    ) -> None:
+        """Tell the broker, on the loop, unless it was told."""
+        if not self.is_settled:
+            self.is_settled = True
+            self.tell(outcome, delay, reason)
+
+    def finished(self, delivery: Any) -> None:
+        """Tell the broker the delivery's own outcome."""
+        self.settle(delivery.outcome, delivery.delay, delivery.reason)
+
+    def tell(self, outcome: str, delay: float | None, reason: str) -> None:
+        """Acknowledge, have it delivered again (after ``delay``), or bury it."""
+        raise NotImplementedError

@@ -1,0 +1,50 @@
+"""The headers of our own that travel beside the user's: ours to ours.
+
+Source: ``reference/nest-wire.md`` A.10. They are texts in a request's ``metadata``, or
+native headers where the wire has them, and Nest ignores both.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .messages import Message
+
+PEER_HEADER = "dm-peer"
+TIMEOUT_HEADER = "dm-timeout"
+
+_MOST_DIGITS = 9
+_MOST_KNOWN = 1024
+_known: dict[str | None, float] = {}
+"""What the few timeouts that recur mean: bounded, since peers write them."""
+
+
+def own_headers(timeout: float | None) -> dict[str, str]:
+    """Return what we say of a request: that we ask, and the seconds that we wait."""
+    if timeout is None:
+        return {PEER_HEADER: "1"}
+    return {PEER_HEADER: "1", TIMEOUT_HEADER: str(max(1, int(timeout * 1000)))}
+
+
+def headers_of(message: "Message") -> dict[str, str] | None:
+    """Return the headers that travel with a message: ours on requests, the user's."""
+    own = None if message.is_event else own_headers(message.timeout)
+    if message.headers is None or own is None:
+        return own or message.headers
+    return message.headers | own
+
+
+def remaining(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the caller will still wait, or ``None`` if unsaid."""
+    text = headers.get(TIMEOUT_HEADER)
+    return _known.get(text) or _seconds(text)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Read a text in milliseconds; what is not one says nothing."""
+    if text is None or not text.isdecimal() or len(text) > _MOST_DIGITS:
+        return None
+    seconds = int(text) / 1000
+    if len(_known) < _MOST_KNOWN:
+        _known[text] = seconds
+    return seconds

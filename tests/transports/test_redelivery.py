@@ -1,0 +1,81 @@
+"""The policy for what failed, and that the broker is told once."""
+
+from typing import Any
+
+import pytest
+
+from django_microservices.transports.redelivery import (
+    LONGEST_DELAY,
+    Receipt,
+    Redelivery,
+)
+
+
+class Told(Receipt):
+    """Notes what the broker is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[Any, ...]] = []
+
+    def tell(self, outcome: str, delay: float | None, reason: str) -> None:
+        """Note it."""
+        self.told.append((outcome, delay, reason))
+
+
+class Done:
+    """A delivery that ended."""
+
+    outcome, delay, reason = "retry", 3.0, "ValueError"
+
+
+def test_rests_grow_at_random() -> None:
+    """Each rest is drawn up to a bound that doubles."""
+    policy = Redelivery(max_deliveries=4, delay=2.0)
+    for deliveries, bound in ((1, 2.0), (2, 4.0), (3, 8.0)):
+        rests = [policy.after(deliveries) for _ in range(100)]
+        assert all(rest is not None and 0 <= rest <= bound for rest in rests)
+        assert len(set(rests)) > 1
+
+
+def test_rests_are_bounded() -> None:
+    """However often it failed, a message rests for a minute at most."""
+    rest = Redelivery(max_deliveries=10_000).after(9_000)
+    assert rest is not None
+    assert rest <= LONGEST_DELAY
+
+
+def test_last_delivery() -> None:
+    """After the last delivery a message is dead."""
+    assert Redelivery(max_deliveries=3).after(3) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"max_deliveries": 0}, "max_deliveries"), ({"delay": -1}, "redelivery_delay")],
+)
+def test_wrong_policy(options: dict[str, Any], named: str) -> None:
+    """A policy that means nothing is refused by the option's name."""
+    with pytest.raises(ValueError, match=named):
+        Redelivery(**options)
+
+
+def test_first_call_counts() -> None:
+    """What the handler decided stands, whatever the outcome is."""
+    receipt = Told()
+    receipt.settle("ack")
+    receipt.finished(Done())
+    assert receipt.told == [("ack", None, "")]
+
+
+def test_automatic_outcome() -> None:
+    """Without a word of the handler's the outcome is told."""
+    receipt = Told()
+    receipt.finished(Done())
+    assert receipt.told == [("retry", 3.0, "ValueError")]
+
+
+def test_wire_must_tell() -> None:
+    """Each wire says how its broker is told."""
+    with pytest.raises(NotImplementedError):
+        Receipt().settle("ack")
