@@ -41,8 +41,10 @@ def is_too_deep(text: bytes) -> bool:
         return False
     if b"\\" in text:  # first escaped backslashes, then what is escaped by the rest
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    text = text.translate(_AS_LISTS, _NOT_BRACKETS).replace(b'""', b"")
-    if b'"' in text:
+    text = text.translate(_AS_LISTS, _NOT_BRACKETS)
+    if 2 * text.count(b'""') == text.count(b'"'):  # no string holds a bracket
+        text = text.translate(None, b'"')
+    else:
         text = _STRINGS.sub(b"", text)
     for _ in range(MAX_DEPTH):
         before = len(text)
@@ -97,6 +99,7 @@ _SCALARS = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 # What msgspec may have written otherwise than Django does: more than milliseconds, and
 # durations. A text that only looks like it costs the slow way, nothing else.
 _POINT, _P = b".P"
+_DECIMALS = re.compile(rb"\.\d{4}")  # begins with what is rare, so is found fast
 _MICROSECONDS = re.compile(rb":\d\d\.\d{4}")
 _DURATION = re.compile(rb'"-?P[\dT]')
 _SHORTEST_UNLIKE_DJANGO = len(b'"P0D"')
@@ -155,7 +158,7 @@ def encode(value: Any) -> bytes:
 
 def _is_unlike_django(text: bytes) -> bool:
     """Search for what tells them apart, where there is the one byte that all have."""
-    if _POINT in text and _MICROSECONDS.search(text) is not None:
+    if _POINT in text and _DECIMALS.search(text) and _MICROSECONDS.search(text):
         return True
     return _P in text and _DURATION.search(text) is not None
 

@@ -1699,13 +1699,6 @@ async def test_a_connection_is_one_of_two() -> None:
         half.texts_received([])
 
 
-def test_known_timeouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many timeouts peers write, few are remembered."""
-    monkeypatch.setattr(peer, "_MOST_KNOWN", len(peer._known_seconds))
-    assert peer._seconds("123456") == 123.456
-    assert "123456" not in peer._known_seconds
-
-
 def test_transports_are_named() -> None:
     """A wire's file is imported when it is named; what is no wire is an error."""
     assert transports.TCPTransport is TCPTransport

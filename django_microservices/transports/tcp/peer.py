@@ -299,9 +299,6 @@ class ServerConnection(Connection):
     def respond(self, reply: Reply) -> "Awaitable[None] | None":
         """Write a reply; an awaitable says that the peer does not keep up."""
         text = self.options.write(reply)
-        if len(text) > SHALLOW and is_too_deep(text):
-            message = "The answer nests too deeply."
-            raise InvalidMessage(message)
         if len(text) > self.max_size:
             self.check_size(text)
         self.write(text)

@@ -1,4 +1,10 @@
-"""Our async client, through the whole pipeline."""
+"""Our async client, through the whole pipeline.
+
+Its heap is frozen as docs/topics/performance.md advises; ``runmicroservice`` does so
+itself.
+"""
+
+import gc
 
 import django
 import uvloop
@@ -23,4 +29,6 @@ async def _main() -> None:
 
 
 django.setup()
+gc.collect()
+gc.freeze()
 uvloop.run(_main())
