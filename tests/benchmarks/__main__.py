@@ -1,7 +1,8 @@
 """The benchmarks, by one command: ``python -m tests.benchmarks``; see ``--help``.
 
 Everything runs side by side on loopback in one go. Names for ``--only``: the sections
-``speed``, ``memory`` and ``startup``; or candidates and workloads of the first.
+``memory`` and ``startup``, and those of the wires (``tcp``, ``redis``, ...); or the
+candidates and workloads of the wires.
 """
 
 import argparse
@@ -15,10 +16,11 @@ from typing import TypeVar
 
 from . import memory, report, speed, startup
 from .candidates import CANDIDATES, Candidate
+from .wires import WIRES, Wire
 from .workloads import WORKLOADS, Workload
 
-SECTIONS = ("speed", "memory", "startup")
-NAMES = [candidate.name for candidate in CANDIDATES]
+SECTIONS = [*(wire.name for wire in WIRES), "memory", "startup"]
+NAMES = sorted({each.name for all_ in CANDIDATES.values() for each in all_})
 KINDS = [workload.name for workload in WORKLOADS]
 
 Named = TypeVar("Named", Candidate, Workload)
@@ -28,11 +30,14 @@ def main() -> int:
     """Run what was asked for; return the exit code."""
     given = _arguments()
     print(report.machine())
-    wanted = [section for section in SECTIONS if section in given.only]
-    if not wanted:
-        wanted = list(SECTIONS) if not given.only else ["speed"]
-    sections = {"speed": _speed, "memory": _memory, "startup": _startup}
-    fine = [sections[name](given) for name in wanted]
+    named = [section for section in SECTIONS if section in given.only]
+    parts = given.only and not named  # only candidates and workloads are named
+    wires = [wire for wire in WIRES if parts or not named or wire.name in named]
+    fine = [_speed(given, wire) for wire in wires]
+    if "memory" in named or not given.only:
+        fine.append(_memory(given))
+    if "startup" in named or not given.only:
+        fine.append(_startup(given))
     print("", f"At the end: {report.load()}", sep="\n")
     return 0 if all(fine) else 1
 
@@ -54,16 +59,18 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _speed(given: argparse.Namespace) -> bool:
-    candidates = _chosen(CANDIDATES, given.only)
+def _speed(given: argparse.Namespace, wire: Wire) -> bool:
+    candidates = _chosen(CANDIDATES[wire], given.only)
     workloads = _chosen(WORKLOADS, given.only)
-    figures = speed.measure(candidates, workloads, given.rounds, given.seconds)
+    figures = speed.measure(wire, candidates, workloads, given.rounds, given.seconds)
     texts = [report.speed_text(figures), report.failures_text(figures)]
     if not given.smoke:
-        texts.insert(1, report.goals_text(figures))
-    print(*filter(None, texts), sep="\n\n")
+        texts.insert(1, report.goals_text(wire, figures))
+    print("", f"=== {wire.name} ===", *filter(None, texts), sep="\n\n")
     if given.json:
-        given.json.write_text(json.dumps(report.speed_json(figures), indent=1))
+        figures_of = json.loads(given.json.read_text()) if given.json.exists() else {}
+        figures_of[wire.name] = report.speed_json(figures)
+        given.json.write_text(json.dumps(figures_of, indent=1))
     if os.environ.get("CI") == "true":  # there nothing may be missing
         figures.failed.update(figures.missing)
     return not figures.failed

@@ -5,16 +5,27 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.brokers.process import free_port
 from tests.interop.npm import NEST, install, script
 from tests.interop.process import Child, ChildFailedError, LineChild
 
-from .workloads import ASYNC, SMALL, SYNC, Workload
+from .wires import (
+    CONFIRMED,
+    JETSTREAM,
+    MQTT,
+    NATS_CORE,
+    RABBITMQ,
+    REDIS,
+    STREAMS,
+    TCP,
+    Place,
+    Wire,
+)
+from .workloads import ASYNC, BROKERED, EVENTS, SMALL, SYNC, Workload
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -29,7 +40,7 @@ class Process(NamedTuple):
     environment: dict[str, str] | None = None
 
 
-Start = Callable[[int], Process]  # with the port of the server
+Start = Callable[[Place], Process]
 
 
 @dataclass(frozen=True)
@@ -43,20 +54,29 @@ class Candidate:
 
 
 class Pair:
-    """The two processes, running. Leaving the block ends them."""
+    """The two processes, running. Leaving the block ends them, and their broker."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, wire: Wire, candidate: Candidate) -> None:
         with contextlib.ExitStack() as stack:
-            port = free_port()
-            self.server = serve(candidate.server(port), port)
+            place = wire.place(candidate.name)
+            if place.broker is not None:
+                stack.callback(place.broker.close)
+            self.server = start(candidate.server(place), place)
             stack.callback(self.server.close)
-            self.client = LineChild(**candidate.client(port)._asdict())
+            self.client = LineChild(**candidate.client(place)._asdict())
             stack.callback(self.client.close)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
         """End both."""
         self._stack.close()
+
+
+def start(process: Process, place: Place) -> Child:
+    """Start a server, and wait until it consumes: a broker's says so itself."""
+    if place.port is not None:
+        return serve(process, place.port)
+    return LineChild(**process._asdict())
 
 
 def serve(process: Process, port: int) -> Child:
@@ -83,24 +103,29 @@ def _listens(port: int) -> bool:
 def nest(name: str) -> Start:
     """Return how to start one of the scripts in ``nest/``."""
 
-    def start(port: int) -> Process:
-        return Process(script(HERE / "nest" / name, str(port)), install(NEST))
+    def start(place: Place) -> Process:
+        argument = json.dumps(place.nest)
+        return Process(script(HERE / "nest" / name, argument), install(NEST))
 
     return start
 
 
-def python(module: str) -> Start:
+def python(module: str, *arguments: str) -> Start:
     """Return how to start one of the modules in ``peers/``."""
-    return lambda port: _peer(module, str(port))
+    return lambda place: _peer(module, *arguments, place.peer or place.url)
 
 
-def django(module: str, **given: Any) -> Start:
-    """Return how to start one with Django; ``given`` is what ``settings.py`` reads."""
+def django(module: str, options: dict[str, Any] | None = None, **given: Any) -> Start:
+    """Return how to start one with Django.
 
-    def start(port: int) -> Process:
+    ``options`` are more of the server's, ``given`` is what ``settings.py`` reads.
+    """
+
+    def start(place: Place) -> Process:
+        server = {**place.django["server"], **(options or {})}
         environment = {
             "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
-            "BENCHMARK": json.dumps({"port": port, **given}),
+            "BENCHMARK": json.dumps({**place.django, "server": server, **given}),
         }
         return _peer(module)._replace(environment=environment)
 
@@ -116,19 +141,58 @@ def _ours(name: str, handlers: str, workloads: tuple[Workload, ...]) -> Candidat
     return Candidate(name, server, django("ours_client"), workloads)
 
 
+def _brokered(wire: Wire, bare: str) -> tuple[Candidate, ...]:
+    """Return who is measured over a broker; ``bare`` names a module of ``peers/``."""
+    return (
+        Candidate("nest", nest("server.mjs"), nest("client.mjs"), BROKERED),
+        Candidate("bare", *_roles(bare), BROKERED),
+        _ours("ours-def", "plain", BROKERED),
+        _ours("ours-async", "coroutines", BROKERED),
+        *_faststream(wire, BROKERED),
+    )
+
+
+def _durable(wire: Wire) -> tuple[Candidate, ...]:
+    """Return who is measured with events that are stored."""
+    return (
+        _ours("ours-def", "plain", EVENTS),
+        _ours("ours-async", "coroutines", EVENTS),
+        *_faststream(wire, EVENTS),
+    )
+
+
+def _faststream(wire: Wire, workloads: tuple[Workload, ...]) -> Iterable[Candidate]:
+    if wire is not MQTT:  # of which it knows nothing
+        yield Candidate("faststream", *_roles("faststream", wire.name), workloads)
+
+
+def _roles(module: str, *arguments: str) -> tuple[Start, Start]:
+    """Return how to start the two ends of a module in ``peers/`` that is both."""
+    return python(module, "server", *arguments), python(module, "client", *arguments)
+
+
 # 100 requests of 100 KB at once stop Nest for ever: each end has more to write than the
 # sockets hold, and neither reads while it waits for room. After 30 s it hangs up.
 FOR_NEST = tuple(each for each in ASYNC if each.name != "100KB-100")
 
 BARE = python("bare_server")
 
-CANDIDATES = (
-    Candidate("nest", nest("server.mjs"), nest("client.mjs"), FOR_NEST),
-    Candidate("bare", BARE, python("bare_client")),
-    _ours("ours-def", "plain", ASYNC),
-    _ours("ours-async", "coroutines", ASYNC),
-    _ours("ours-async-timeout", "waiting", SMALL),
-    # One server for both, so that nothing differs but the client.
-    Candidate("bare-hop", BARE, python("bare_hop"), SYNC),
-    Candidate("ours-sync-client", BARE, django("ours_sync_client"), SYNC),
-)
+CANDIDATES: dict[Wire, tuple[Candidate, ...]] = {
+    TCP: (
+        Candidate("nest", nest("server.mjs"), nest("client.mjs"), FOR_NEST),
+        Candidate("bare", BARE, python("bare_client")),
+        _ours("ours-def", "plain", ASYNC),
+        _ours("ours-async", "coroutines", ASYNC),
+        _ours("ours-async-timeout", "waiting", SMALL),
+        # One server for both, so that nothing differs but the client.
+        Candidate("bare-hop", BARE, python("bare_hop"), SYNC),
+        Candidate("ours-sync-client", BARE, django("ours_sync_client"), SYNC),
+    ),
+    REDIS: _brokered(REDIS, "bare_redis"),
+    STREAMS: _durable(STREAMS),
+    NATS_CORE: _brokered(NATS_CORE, "bare_nats"),
+    JETSTREAM: _durable(JETSTREAM),
+    MQTT: _brokered(MQTT, "bare_mqtt"),
+    RABBITMQ: _brokered(RABBITMQ, "bare_rabbitmq"),
+    CONFIRMED: _brokered(CONFIRMED, "bare_rabbitmq"),
+}

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.brokers.process import ServerUnavailableError, free_port
+from tests.brokers.process import ServerUnavailableError
 from tests.interop.process import ChildFailedError
 
 from .candidates import BARE, Start, django, nest, serve
 from .certificates import make
 from .report import table
+from .wires import TCP
 from .workloads import ECHO, HUNDRED_KILOBYTES, SUM
 
 KB, MB = 1024, 1024 * 1024
@@ -221,10 +222,11 @@ def _size(size: float) -> str:
 
 @contextlib.contextmanager
 def _served(start: Start) -> Iterator[tuple[int, int]]:
-    port = free_port()
-    server = serve(start(port), port)
+    place = TCP.place("memory")
+    assert place.port is not None
+    server = serve(start(place), place.port)
     try:
-        yield port, server.pid
+        yield place.port, server.pid
     finally:
         server.close()
 

@@ -1,14 +1,15 @@
 """The Django project that is measured. ``BENCHMARK`` in the environment says how.
 
-It is JSON: ``port``; ``handlers``, a module of ``app.handlers``; ``options`` of the
-server; ``bare``, true for the same project without us, whose start is compared.
+It is JSON: ``transport``; the options of ``server`` and ``client``; ``handlers``, a
+module of ``app.handlers``; ``bare``, true for the same project without us, whose start
+is compared.
 """
 
 import json
 import os
 
 given = json.loads(os.environ.get("BENCHMARK", "{}"))
-port = given.get("port", 20_000)
+TRANSPORT = given.get("transport", "django_microservices.transports.TCPTransport")
 APP = "tests.benchmarks.app"
 
 SECRET_KEY = "not a secret: nothing but the benchmarks uses it"
@@ -22,9 +23,10 @@ MICROSERVICES = {
     "NAME": "benchmarks",
     "SERVERS": {
         "default": {
-            "OPTIONS": {"port": port, **given.get("options", {})},
+            "TRANSPORT": TRANSPORT,
+            "OPTIONS": given.get("server", {}),
             "HANDLERS": [f"{APP}.handlers.{given.get('handlers', 'plain')}"],
         },
     },
-    "CLIENTS": {"BENCH": {"OPTIONS": {"host": "127.0.0.1", "port": port}}},
+    "CLIENTS": {"BENCH": {"TRANSPORT": TRANSPORT, "OPTIONS": given.get("client", {})}},
 }

@@ -12,6 +12,7 @@ from tests.brokers.process import ServerUnavailableError
 from tests.interop.process import ChildFailedError, Line
 
 from .candidates import Candidate, Pair
+from .wires import Wire
 from .workloads import Workload
 
 GRACE = 40.0  # seconds that a client may need beyond what it was told
@@ -56,6 +57,7 @@ class Figures:
 
 
 def measure(
+    wire: Wire,
     candidates: Sequence[Candidate],
     workloads: Sequence[Workload],
     rounds: int,
@@ -66,10 +68,10 @@ def measure(
     pairs: dict[str, Pair] = {}
     try:
         for candidate in candidates:
-            _start(candidate, pairs, figures)
+            _start(wire, candidate, pairs, figures)
         for number in range(rounds):
             for workload in workloads:
-                _say(f"round {number + 1} of {rounds}: {workload}")
+                _say(f"{wire.name}, round {number + 1} of {rounds}: {workload}")
                 turn = number % len(candidates)
                 for candidate in (*candidates[turn:], *candidates[:turn]):
                     if candidate.name in pairs and workload in candidate.workloads:
@@ -80,10 +82,12 @@ def measure(
     return figures
 
 
-def _start(candidate: Candidate, pairs: dict[str, Pair], figures: Figures) -> None:
-    _say(f"starting {candidate.name}")
+def _start(
+    wire: Wire, candidate: Candidate, pairs: dict[str, Pair], figures: Figures
+) -> None:
+    _say(f"{wire.name}: starting {candidate.name}")
     try:
-        pairs[candidate.name] = Pair(candidate)
+        pairs[candidate.name] = Pair(wire, candidate)
     except ServerUnavailableError as error:
         figures.missing[candidate.name] = str(error)
     except ChildFailedError as error:

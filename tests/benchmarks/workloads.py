@@ -60,5 +60,7 @@ ASYNC = (
     Workload("events-1KB", "events", CREATED, KILOBYTE, 100),
 )
 SMALL = ASYNC[:2]
+EVENTS = ASYNC[6:7]
+BROKERED = SMALL + EVENTS
 SYNC = (_sums("sync", 1),)
 WORKLOADS = ASYNC + SYNC

@@ -1,67 +1,21 @@
 """PostgreSQL for the tests: ``TEST_POSTGRES_URL``, else a private server."""
 
-import os
-import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 
-from .process import ServerProcess, ServerUnavailableError
+from .process import ServerProcess
+from .programs import Program
+from .server import Server
 
-
-class Postgres:
-    """A server by its URL; one with a ``process`` is ours to stop and start."""
-
-    def __init__(self, url: str, process: ServerProcess | None = None) -> None:
-        self.url = url
-        self.process = process
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """An entry for Django's DATABASES."""
-        parts = urlsplit(self.url)
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": parts.path.removeprefix("/") or "postgres",
-            "USER": unquote(parts.username or ""),
-            "PASSWORD": unquote(parts.password or ""),
-            "HOST": parts.hostname or "",
-            "PORT": str(parts.port or ""),
-        }
-
-    def execute(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run one statement on a connection of its own, and return the rows."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(sql, parameters)
-            return cursor.fetchall() if cursor.description else []
-
-    def start(self) -> None:
-        """Start, and wait until the server answers."""
-        self._ours().start()
-
-    def stop(self) -> None:
-        """Stop; the server cuts its connections and keeps its data."""
-        self._ours().stop()
-
-    def restart(self) -> None:
-        """Stop and start, on the same port with the same data."""
-        self._ours().restart()
-
-    def close(self) -> None:
-        """End a server of ours for good; leave another one as it is."""
-        if self.process is not None:
-            self.process.close()
-
-    def _ours(self) -> ServerProcess:
-        if self.process is None:
-            message = "TEST_POSTGRES_URL names a server that the tests may not stop."
-            raise ServerUnavailableError(message)
-        return self.process
+PROGRAM = Program(
+    "postgres",
+    package="postgresql",
+    variable="TEST_POSTGRES_URL",
+    folders=("/usr/lib/postgresql/*/bin",),
+)
 
 
 class PostgresProcess(ServerProcess):
@@ -69,10 +23,11 @@ class PostgresProcess(ServerProcess):
 
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": connections are cut, data is kept
+    death_signal = stop_signal  # only an orderly end gives back its shared memory
     users = ("postgres", "nobody")
 
-    def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
+    def __init__(self) -> None:
+        self._binaries = PROGRAM.get().parent
         super().__init__()
 
     @property
@@ -109,40 +64,27 @@ class PostgresProcess(ServerProcess):
         return True
 
 
-def open_postgres() -> Postgres:
-    """Return a running server, or raise ServerUnavailableError with the reason."""
-    url = os.environ.get("TEST_POSTGRES_URL")
-    if url:
-        return Postgres(url)
-    process = PostgresProcess(_find() or _install())
-    process.start()
-    return Postgres(process.url, process)
+class Postgres(Server[PostgresProcess]):
+    """A PostgreSQL server."""
 
+    variable = PROGRAM.variable
+    kind = PostgresProcess
 
-def _find() -> Path | None:
-    return next((path for path in _places() if (path / "initdb").exists()), None)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """An entry for Django's DATABASES."""
+        parts = urlsplit(self.url)
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": parts.path.removeprefix("/") or "postgres",
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": parts.hostname or "",
+            "PORT": str(parts.port or ""),
+        }
 
-
-def _places() -> Iterator[Path]:
-    on_path = shutil.which("postgres")
-    if on_path:
-        yield Path(on_path).resolve().parent
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-
-
-def _install() -> Path:
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        message = (
-            "No PostgreSQL: set TEST_POSTGRES_URL, or put its server binaries on PATH."
-        )
-        raise ServerUnavailableError(message)
-    # At run level 1 Debian's scripts do not start the server that they configure.
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    command = [apt, "install", "-y", "--no-install-recommends", "postgresql"]
-    subprocess.run(command, env=environment, capture_output=True, check=False)
-    binaries = _find()
-    if binaries is None:
-        message = "No PostgreSQL, and `apt-get install postgresql` did not bring it."
-        raise ServerUnavailableError(message)
-    return binaries
+    def execute(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement on a connection of its own, and return the rows."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []

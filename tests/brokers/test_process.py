@@ -1,20 +1,19 @@
 """Private servers: they start, restart, and never outlive the tests."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.brokers import postgres as postgres_module
 from tests.brokers.fixtures import give_up
-from tests.brokers.postgres import Postgres, open_postgres
+from tests.brokers.postgres import Postgres
 from tests.brokers.process import ServerProcess, ServerUnavailableError
 
 PATIENCE = 30.0
@@ -63,6 +62,12 @@ def listener() -> Iterator[Listener]:
     server.close()
 
 
+def process_of(server: Listener) -> subprocess.Popen[bytes]:
+    """Return the process of a server that runs."""
+    assert server.process is not None
+    return server.process
+
+
 def is_listening(port: int) -> bool:
     """Whether somebody accepts connections."""
     with contextlib.suppress(OSError):
@@ -90,6 +95,72 @@ def test_server_that_does_not_start() -> None:
     with pytest.raises(ServerUnavailableError, match="bad configuration"):
         server.start()
     server.close()
+
+
+def test_restart_is_on_the_same_port(listener: Listener) -> None:
+    """Whoever knows the server finds it again."""
+    port = listener.port
+    listener.restart()
+    assert is_listening(port)
+
+
+def test_killed_server_starts_again(listener: Listener) -> None:
+    """After kill() it does not run, and nothing of it stands in its way."""
+    listener.kill()
+    assert not is_listening(listener.port)
+    listener.start()
+    assert is_listening(listener.port)
+
+
+def test_frozen_server_does_nothing(listener: Listener) -> None:
+    """The kernel still takes connections for it, and it closes them once thawed."""
+    listener.freeze()
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=0.1) as peer:
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+        listener.thaw()
+        peer.settimeout(PATIENCE)
+        assert peer.recv(1) == b""
+
+
+def test_frozen_server_can_be_stopped(listener: Listener) -> None:
+    """It ends in an orderly way, as soon as another one."""
+    listener.freeze()
+    start = time.monotonic()
+    listener.stop()
+    assert time.monotonic() - start < listener.patience
+
+
+def test_server_outlives_the_thread_that_started_it(listener: Listener) -> None:
+    """A test may restart it beside its loop."""
+    thread = threading.Thread(target=listener.restart)
+    thread.start()
+    thread.join()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process_of(listener).wait(0.2)
+    assert is_listening(listener.port)
+
+
+def test_missing_program_is_raised_to_who_starts(listener: Listener) -> None:
+    """A command that cannot be run is an error at once."""
+    listener.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener, "launch", lambda: ["/no/such/program"])
+        with pytest.raises(FileNotFoundError):
+            listener.start()
+
+
+def test_tool_has_the_servers_environment(listener: Listener) -> None:
+    """What the server is told, its tools are told."""
+    listener.environment = {"NODE": "rabbit@here"}
+    code = "import os; print(os.environ['NODE'])"
+    assert listener.run([sys.executable, "-c", code]) == "rabbit@here\n"
+
+
+def test_failed_tool_says_why(listener: Listener) -> None:
+    """A tool that fails is an error with what it said."""
+    with pytest.raises(ServerUnavailableError, match="no such node"):
+        listener.run([sys.executable, "-c", "raise SystemExit('no such node')"])
 
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -125,23 +196,12 @@ def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that TEST_POSTGRES_URL names is used, and never stopped."""
     url = "postgresql://me:p%40ss@db.example:5433/shop"
     monkeypatch.setenv("TEST_POSTGRES_URL", url)
-    server = open_postgres()
+    server = Postgres.open()
     assert server.settings["PASSWORD"] == "p@ss"
     assert server.settings["PORT"] == "5433"
     with pytest.raises(ServerUnavailableError, match="may not stop"):
         server.stop()
     server.close()
-
-
-def test_no_postgres_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Where there is no PostgreSQL and none can be installed, one line says so."""
-    monkeypatch.delenv("TEST_POSTGRES_URL", raising=False)
-    monkeypatch.setattr(postgres_module, "_places", lambda: iter([tmp_path]))
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ServerUnavailableError, match="set TEST_POSTGRES_URL"):
-        open_postgres()
 
 
 def test_missing_server_skips(monkeypatch: pytest.MonkeyPatch) -> None:

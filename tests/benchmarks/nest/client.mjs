@@ -1,13 +1,15 @@
-// Nest's client, obeying the driver as ../peers/commands.py does. Argument: the port.
+// Nest's client, obeying the driver as ../peers/commands.py does. Argument: JSON, the name
+// of its transport and the options.
 import { createInterface } from 'node:readline';
 import { isDeepStrictEqual } from 'node:util';
+import { Logger } from '@nestjs/common';
 import { ClientProxyFactory, Transport } from '@nestjs/microservices';
 import { firstValueFrom } from 'rxjs';
 
-const client = ClientProxyFactory.create({
-  transport: Transport.TCP,
-  options: { host: '127.0.0.1', port: Number(process.argv.at(-1)) },
-});
+Logger.overrideLogger(['error', 'fatal']); // stdout is for the driver
+// noAck is what the server does; a client that listens to direct replies may not ack.
+const { transport, noAck, ...options } = JSON.parse(process.argv.at(-1));
+const client = ClientProxyFactory.create({ transport: Transport[transport], options });
 const now = () => performance.now() / 1000;
 const send = (pattern, data) => firstValueFrom(client.send(pattern, data));
 const emit = (pattern, data) =>
@@ -18,6 +20,7 @@ const PATIENCE = 20; // seconds
 async function requests({ pattern, data, answer, seconds, concurrency }) {
   const first = await send(pattern, data);
   if (!isDeepStrictEqual(first, answer)) return { wrong: JSON.stringify(first) };
+  if (concurrency > 1) await holdReplies(pattern);
   const start = now();
   const end = start + seconds;
   let count = 0;
@@ -29,6 +32,17 @@ async function requests({ pattern, data, answer, seconds, concurrency }) {
   };
   await Promise.all(Array.from({ length: concurrency }, work));
   return { count, seconds: now() - start };
+}
+
+// Nest's MQTT client subscribes to a pattern's replies with the first call in flight, and
+// unsubscribes with the last: where several begin at once it loses some, and waits for
+// ever. So it is helped to one subscription that stays.
+async function holdReplies(pattern) {
+  if (transport !== 'MQTT') return;
+  const channel = `${JSON.stringify(pattern)}/reply`;
+  if (client.subscriptionsCount.get(channel) > 0) return;
+  await client.unwrap().subscribeAsync(channel);
+  client.subscriptionsCount.set(channel, 1);
 }
 
 async function events({ pattern, data, seconds, concurrency }) {

@@ -1,17 +1,38 @@
-// Nest's server, with the handlers of ../app. Argument: its port. It ends with stdin.
+// Nest's server, with the handlers of ../app. Argument: JSON, the name of its transport
+// and the options. It says when it is ready, and ends with stdin.
 import 'reflect-metadata';
 import { Controller, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { EventPattern, MessagePattern, Transport } from '@nestjs/microservices';
+import {
+  Ctx, EventPattern, MessagePattern, Payload, Transport,
+} from '@nestjs/microservices';
 
 process.stdin.resume().on('end', () => process.exit(0));
 
+const { transport, ...options } = JSON.parse(process.argv.at(-1));
+
+function settle(context) {
+  if (options.noAck === false) context.getChannelRef().ack(context.getMessage());
+}
+
 class Handlers {
   received = 0;
-  accumulate(data) { return data.reduce((total, number) => total + number, 0); }
-  echo(data) { return data; }
-  created() { this.received += 1; }
-  count() { return this.received; }
+  accumulate(data, context) {
+    settle(context);
+    return data.reduce((total, number) => total + number, 0);
+  }
+  echo(data, context) {
+    settle(context);
+    return data;
+  }
+  created(data, context) {
+    settle(context);
+    this.received += 1;
+  }
+  count(data, context) {
+    settle(context);
+    return this.received;
+  }
 }
 
 const patterns = {
@@ -23,6 +44,8 @@ const patterns = {
 for (const [name, decorate] of Object.entries(patterns)) {
   const method = Object.getOwnPropertyDescriptor(Handlers.prototype, name);
   decorate(Handlers.prototype, name, method);
+  Payload()(Handlers.prototype, name, 0);
+  Ctx()(Handlers.prototype, name, 1);
 }
 Controller()(Handlers);
 
@@ -30,8 +53,9 @@ class Service {}
 Module({ controllers: [Handlers] })(Service);
 
 const service = await NestFactory.createMicroservice(Service, {
-  transport: Transport.TCP,
-  options: { host: '127.0.0.1', port: Number(process.argv.at(-1)) },
+  transport: Transport[transport],
+  options,
   logger: ['error', 'fatal'],
 });
 await service.listen();
+console.log(JSON.stringify({ id: 0 }));

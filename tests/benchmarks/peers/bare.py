@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -153,3 +154,10 @@ async def connect(port: int) -> ClientFrames:
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(ClientFrames, "127.0.0.1", port)
     return client
+
+
+def port_of(url: str) -> int:
+    """Return where a server listens."""
+    port = urlsplit(url).port
+    assert port is not None
+    return port

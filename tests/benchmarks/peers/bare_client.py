@@ -1,10 +1,10 @@
-"""The bare client. Argument: the server's port."""
+"""The bare client. Argument: the server's URL."""
 
 import sys
 
 import uvloop
 
-from .bare import connect
+from .bare import connect, port_of
 from .commands import obey
 
 
@@ -12,4 +12,4 @@ async def _main(port: int) -> None:
     await obey(await connect(port))
 
 
-uvloop.run(_main(int(sys.argv[1])))
+uvloop.run(_main(port_of(sys.argv[1])))

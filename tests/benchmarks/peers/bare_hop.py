@@ -1,6 +1,6 @@
 """A sync caller over the bare client: a hop to a loop's thread, and back on a lock.
 
-Argument: the server's port.
+Argument: the server's URL.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from typing import Any
 
 import uvloop
 
-from .bare import connect
+from .bare import connect, port_of
 from .commands import obey_sync
 
 TIMEOUT = 5.0
 
 loop = uvloop.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
-client = asyncio.run_coroutine_threadsafe(connect(int(sys.argv[1])), loop).result()
+client = asyncio.run_coroutine_threadsafe(connect(port_of(sys.argv[1])), loop).result()
 
 
 def send(pattern: Any, data: Any) -> Any:

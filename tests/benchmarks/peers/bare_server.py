@@ -1,11 +1,11 @@
-"""The bare server. Argument: its port. It ends with stdin."""
+"""The bare server. Argument: its URL. It ends with stdin."""
 
 import asyncio
 import sys
 
 import uvloop
 
-from .bare import ServerFrames
+from .bare import ServerFrames, port_of
 
 
 async def _main(port: int) -> None:
@@ -16,4 +16,4 @@ async def _main(port: int) -> None:
         await ended.wait()
 
 
-uvloop.run(_main(int(sys.argv[1])))
+uvloop.run(_main(port_of(sys.argv[1])))

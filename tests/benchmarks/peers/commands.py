@@ -13,7 +13,10 @@ LINE = 4 * 1024 * 1024
 
 
 class Caller(Protocol):
-    """A candidate's client."""
+    """A candidate's client.
+
+    With a true ``confirms`` it emits a burst together: each waits for the broker.
+    """
 
     def send(self, pattern: Any, data: Any) -> Awaitable[Any]:
         """Send a request, and give its answer."""
@@ -66,11 +69,15 @@ async def _requests(caller: Caller, command: dict[str, Any]) -> dict[str, Any]:
 async def _events(caller: Caller, command: dict[str, Any]) -> dict[str, Any]:
     emit, pattern, data = caller.emit, command["pattern"], command["data"]
     before = await caller.send(RECEIVED, 0)
+    burst, together = range(command["concurrency"]), getattr(caller, "confirms", False)
     count, start = 0, perf_counter()
     end = start + command["seconds"]
     while perf_counter() < end:
-        for _ in range(command["concurrency"]):
-            await emit(pattern, data)
+        if together:
+            await asyncio.gather(*(emit(pattern, data) for _ in burst))
+        else:
+            for _ in burst:
+                await emit(pattern, data)
         count += command["concurrency"]
         await asyncio.sleep(0)
     while (received := await caller.send(RECEIVED, 0) - before) < count:

@@ -18,9 +18,15 @@ class Ours:
     """Our verbs under the names that the driver uses."""
 
     def __init__(self) -> None:
-        client = clients["BENCH"]
-        self.send = client.asend
-        self.emit = client.aemit
+        self._client = clients["BENCH"]
+        self.send = self._client.asend
+        self.emit = self._client.aemit
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the wire confirms each event; known after the first call."""
+        config = self._client._config
+        return config is not None and config.transport.confirms
 
 
 async def _main() -> None:
