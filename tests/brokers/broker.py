@@ -44,6 +44,7 @@ class BrokerProcess(ServerProcess):
             if self.docker is None:
                 raise
             self.binary = Path(self.program.name)
+            self.death_signal = signal.SIGTERM  # which Docker's client passes on
         self.password = password
         self.tls = tls
         self.mutual = mutual

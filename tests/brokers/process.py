@@ -34,6 +34,14 @@ def free_port() -> int:
     raise ServerUnavailableError(message)
 
 
+def is_listening(port: int) -> bool:
+    """Whether somebody accepts connections on a port of loopback."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
 class ServerProcess:
     """A server on loopback that ends with the tests, however they end.
 
@@ -77,10 +85,7 @@ class ServerProcess:
 
     def is_ready(self) -> bool:
         """Whether the server answers; here: whether it listens."""
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        return False
+        return is_listening(self.port)
 
     def start(self) -> None:
         """Start, and wait until the server answers."""

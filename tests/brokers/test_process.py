@@ -1,6 +1,5 @@
 """Private servers: they start, restart, and never outlive the tests."""
 
-import contextlib
 import signal
 import socket
 import subprocess
@@ -14,7 +13,11 @@ import pytest
 
 from tests.brokers.fixtures import give_up
 from tests.brokers.postgres import Postgres
-from tests.brokers.process import ServerProcess, ServerUnavailableError
+from tests.brokers.process import (
+    ServerProcess,
+    ServerUnavailableError,
+    is_listening,
+)
 
 PATIENCE = 30.0
 
@@ -66,14 +69,6 @@ def process_of(server: Listener) -> subprocess.Popen[bytes]:
     """Return the process of a server that runs."""
     assert server.process is not None
     return server.process
-
-
-def is_listening(port: int) -> bool:
-    """Whether somebody accepts connections."""
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
 
 
 def test_start_waits_until_it_answers(listener: Listener) -> None:

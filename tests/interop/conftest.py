@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import trustme
 
 from tests.brokers.fixtures import give_up
 from tests.brokers.process import ServerUnavailableError
@@ -89,28 +88,6 @@ def private_server() -> Iterator[OurServer]:
     server = OurServer()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Paths of PEM files: ``ca``, and key and cert of a server and of a client.
-
-    The server is `localhost` and 127.0.0.1, the client is `orders`.
-    """
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    issued = {
-        "server": authority.issue_cert("localhost", "127.0.0.1"),
-        "client": authority.issue_cert("orders", common_name="orders"),
-    }
-    paths = {"ca": str(folder / "ca.pem")}
-    authority.cert_pem.write_to_path(paths["ca"])
-    for name, leaf in issued.items():
-        key, cert = str(folder / f"{name}.key"), str(folder / f"{name}.pem")
-        leaf.private_key_pem.write_to_path(key)
-        leaf.cert_chain_pems[0].write_to_path(cert)
-        paths |= {f"{name}_key": key, f"{name}_cert": cert}
-    return paths
 
 
 def _started(stack: ExitStack, kind: type[Peer], package: Path, **options: Any) -> Peer:

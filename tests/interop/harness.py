@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,26 @@ class Answer:
 
 
 class NestServer:
-    """A Nest service, ``nest/server.mjs``, on loopback.
+    """A Nest service, ``nest/server.mjs``: over TCP on loopback, or by a broker.
 
-    ``options`` are Nest's TCP options in Nest's spelling; where ``tlsOptions`` has a
-    key, a cert or a ca, it is a file's path.
+    ``options`` are Nest's for its ``transport``, in Nest's spelling; a key, a cert or a
+    ca is a file's path. ``handlers`` come beside those that every service here has: see
+    the head of the script. With :func:`~.wires.at` it is by a broker of the tests.
     """
 
-    def __init__(self, package: Path = NEST, **options: Any) -> None:
-        self.port = options.setdefault("port", free_port())
-        options.setdefault("host", "127.0.0.1")
-        self.process = _start(package, "server.mjs", json.dumps(options))
+    def __init__(
+        self,
+        package: Path = NEST,
+        *,
+        transport: str = "TCP",
+        handlers: Sequence[Mapping[str, Any]] = (),
+        **options: Any,
+    ) -> None:
+        if transport == "TCP":
+            options = {"host": "127.0.0.1", "port": free_port(), **options}
+        self.port: int = options.get("port", 0)
+        argument = {"transport": transport, "options": options, "handlers": handlers}
+        self.process = _start(package, "server.mjs", json.dumps(argument))
 
     def close(self) -> None:
         """End it."""
@@ -58,11 +68,13 @@ class NestServer:
 class NestClient:
     """A process of Nest clients, ``nest/client.mjs``.
 
-    ``client`` in each method is a port, or a mapping of Nest's TCP options, besides
-    ``metadata`` (sent with every packet) and ``name`` (calls with different names go
-    over different connections). Other keywords: ``take`` (unsubscribe after so many
-    values), ``timeout`` in milliseconds, and ``js``, a JavaScript expression for data
-    that JSON cannot write.
+    ``client`` in each method is a TCP port, or a mapping of Nest's options, besides
+    ``transport`` (without it TCP), ``metadata`` (sent with every packet; TCP and Redis)
+    and ``name`` (calls with different names go over different connections). Other
+    keywords: ``take`` (unsubscribe after so many values), ``timeout`` in milliseconds,
+    ``js``, a JavaScript expression for data that JSON cannot write, and ``record``,
+    what Nest's record of this wire takes (NATS: headers; MQTT: qos, retain, properties
+    ...; RabbitMQ: headers, priority, expiration, persistent ...).
     """
 
     def __init__(self, package: Path = NEST) -> None:
@@ -83,9 +95,9 @@ class NestClient:
         """Send a request, and collect everything that comes back."""
         return await self.acall("send", client, pattern=pattern, data=data, **more)
 
-    async def emit(self, client: Any, pattern: Any, data: Any) -> Answer:
+    async def emit(self, client: Any, pattern: Any, data: Any, **more: Any) -> Answer:
         """Emit an event."""
-        return await self.acall("emit", client, pattern=pattern, data=data)
+        return await self.acall("emit", client, pattern=pattern, data=data, **more)
 
     async def send_many(
         self, client: Any, pattern: Any, items: list[Any]
@@ -110,7 +122,9 @@ def _start(package: Path, name: str, argument: str = "") -> LineChild:
 
 def _command(op: str, client: Any, command: Mapping[str, Any]) -> Line:
     options = {"port": client} if isinstance(client, int) else client
-    return {"op": op, "client": {"host": "127.0.0.1", **options}, **command}
+    if "transport" not in options:
+        options = {"transport": "TCP", "host": "127.0.0.1", **options}
+    return {"op": op, "client": options, **command}
 
 
 def _answer(line: Line) -> Answer:

@@ -17,14 +17,19 @@ LARGE = 16 * 1024 * 1024
 
 
 class OurServer:
-    """``runmicroservice`` in a process of its own, on loopback.
+    """``runmicroservice`` in a process of its own.
 
-    ``servers`` are entries of ``SERVERS`` by name; ``ports`` says where each listens.
+    ``servers`` are entries of ``SERVERS`` by name. Those without a ``TRANSPORT`` are
+    TCP on loopback, and ``ports`` says where each of them listens.
     """
 
     def __init__(self, **servers: Mapping[str, Any]) -> None:
         servers = servers or {"default": {}}
-        self.ports = {name: free_port() for name in servers}
+        self.ports = {
+            name: free_port()
+            for name, entry in servers.items()
+            if "TRANSPORT" not in entry
+        }
         self.process = LineChild(
             [sys.executable, "-m", APP],
             cwd=ROOT,
@@ -32,27 +37,20 @@ class OurServer:
         )
 
     def _environment(self, servers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        entries = {
-            name: {**entry, "OPTIONS": {"port": port, **entry.get("OPTIONS", {})}}
-            for (name, entry), port in zip(
-                servers.items(), self.ports.values(), strict=True
-            )
-        }
-        settings = {
-            "EXTRA_APPS": [APP],
-            "MICROSERVICES": {
-                "SERVERS": {
-                    name: {"HANDLERS": [APP], **entry}
-                    for name, entry in entries.items()
-                }
-            },
-        }
+        entries = {name: self._entry(name, entry) for name, entry in servers.items()}
+        settings = {"EXTRA_APPS": [APP], "MICROSERVICES": {"SERVERS": entries}}
         return {
             "DJANGO_SETTINGS_MODULE": "tests.management.settings",
             "TEST_SETTINGS": json.dumps(settings),
             "TEST_DATABASE": ":memory:",
             "PYTHONWARNINGS": "error",
         }
+
+    def _entry(self, name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = entry.get("OPTIONS", {})
+        if name in self.ports:
+            options = {"port": self.ports[name], **options}
+        return {"HANDLERS": [APP], **entry, "OPTIONS": options}
 
     @property
     def port(self) -> int:

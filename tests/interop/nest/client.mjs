@@ -1,12 +1,15 @@
 // Real Nest clients for the tests, driven by lines of JSON: a command on stdin, its answer
 // on stdout under the same id. It ends with stdin.
-//   {id, op, client: {Nest's TCP options; tlsOptions name files; metadata}, pattern, data,
-//    items, take, timeout, js: the data as a JavaScript expression}
+//   {id, op, client: {transport: a name in Nest's Transport, metadata, and Nest's options,
+//    where key, cert and ca name files}, pattern, data, items, take, timeout, js: the data
+//    as a JavaScript expression, record: what a record builder adds to the data}
 // Commands with equal `client` share one client, and so one connection.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Logger } from '@nestjs/common';
-import { ClientProxyFactory, Transport } from '@nestjs/microservices';
+import {
+  ClientProxyFactory, MqttRecord, NatsRecord, RmqRecord, Transport,
+} from '@nestjs/microservices';
 import { take, timeout } from 'rxjs';
 
 Logger.overrideLogger(['error', 'fatal']); // these two go to stderr
@@ -19,19 +22,35 @@ function clientFor(key) {
   return clients.get(text);
 }
 
-function create({ metadata, tlsOptions, name, ...options }) {
-  if (tlsOptions) options.tlsOptions = readFiles(tlsOptions);
+function create({ transport, metadata, name, ...given }) {
+  const options = readFiles(given);
   if (metadata) options.serializer = { serialize: (packet) => ({ ...packet, metadata }) };
-  const client = ClientProxyFactory.create({ transport: Transport.TCP, options });
+  const client = ClientProxyFactory.create({ transport: Transport[transport], options });
   client.statuses = [];
   client.status.subscribe((status) => client.statuses.push(status));
   return client;
 }
 
-function readFiles(tls) {
-  const files = ['key', 'cert', 'ca'].filter((name) => tls[name]);
-  return { ...tls, ...Object.fromEntries(files.map((name) => [name, readFileSync(tls[name])])) };
+function readFiles(value, name) {
+  if (typeof value === 'string') {
+    return ['key', 'cert', 'ca'].includes(name) ? readFileSync(value) : value;
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, each]) => [key, readFiles(each, key)]));
 }
+
+// The data with what only one wire can send beside it.
+const records = {
+  NATS: async (data, { headers }) => {
+    const nats = await import('@nats-io/transport-node');
+    const native = nats.headers();
+    for (const [name, value] of Object.entries(headers)) native.append(name, value);
+    return new NatsRecord(data, native);
+  },
+  MQTT: (data, options) => new MqttRecord(data, options),
+  RMQ: (data, options) => new RmqRecord(data, options),
+};
 
 // What an observable did: its values, and the error that ended it. A JavaScript Error has
 // no keys that JSON would keep.
@@ -67,6 +86,9 @@ const ops = {
 async function run(command) {
   try {
     if (command.js) command.data = (0, eval)(`(${command.js})`);
+    if (command.record) {
+      command.data = await records[command.client.transport](command.data, command.record);
+    }
     return await ops[command.op](clientFor(command.client), command);
   } catch (error) {
     return { values: [], failed: true, ...describe(error) };

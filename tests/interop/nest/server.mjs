@@ -1,6 +1,9 @@
-// A real Nest micro-service over TCP for the tests. Plain JavaScript, so that nothing is
-// built: the decorators are called by hand, as compiled TypeScript calls them.
-// Options: one JSON argument, Nest's TCP options; tlsOptions name files. It ends with stdin.
+// A real Nest micro-service for the tests. Plain JavaScript, so that nothing is built: the
+// decorators are called by hand, as compiled TypeScript calls them. It ends with stdin.
+// One JSON argument: {transport: a name in Nest's Transport, options: Nest's for it, where
+// key, cert and ca name files, handlers: more of them, [{pattern, event, extras, settle}]}.
+// Where the options say `noAck: false` each handler settles its message after it ran; with
+// settle: 'nack', 'requeue' (then ack it when it comes again), 'none', else 'ack'.
 import 'reflect-metadata';
 import { EventEmitter, once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -48,10 +51,30 @@ const streams = {
 const events = [];
 const bell = new EventEmitter().setMaxListeners(0);
 
-const record = (handler) => (data) => {
-  events.push({ handler, data });
+const record = (handler) => (data, context) => {
+  events.push({ handler, data, wire: describe(context) });
   bell.emit('event');
 };
+
+// What only the wire of a message knows.
+const wires = {
+  TcpContext: (context) => ({ pattern: context.getPattern() }),
+  RedisContext: (context) => (
+    { channel: context.getChannel(), metadata: context.getMetadata() }),
+  NatsContext: (context) => ({
+    subject: context.getSubject(), headers: Object.fromEntries(context.getHeaders() ?? []),
+  }),
+  MqttContext: (context) => {
+    const { qos, retain, dup, properties } = context.getPacket();
+    return { topic: context.getTopic(), qos, retain, dup, properties };
+  },
+  RmqContext: (context) => {
+    const { fields, properties } = context.getMessage();
+    return { pattern: context.getPattern(), fields, properties };
+  },
+};
+
+const describe = (context) => wires[context.constructor.name](context);
 
 async function recorded(count) {
   while (events.length < count) await once(bell, 'event');
@@ -96,9 +119,11 @@ const requests = [
   ['slow', (ms) => sleep(ms, ms)],
   ['meet', meet],
   ['metadata', (data, context) => context.getMetadata?.() ?? null],
+  ['context', (data, context) => describe(context)],
   ['peer', (data, context) => context.getSocketRef().netSocket.getPeerCertificate().subject.CN],
   ['gateway', pass],
-  ['events', recorded],
+  ['events', async (count) => (await recorded(count)).map(({ handler, data }) => ({ handler, data }))],
+  ['events.wire', recorded],
   ['events.forget', () => { events.length = 0; return true; }],
 ];
 
@@ -108,34 +133,72 @@ const listeners = [
   [{ topic: 'orders', kind: 'paid' }, record('object')],
 ];
 
+const { transport, options, handlers } = JSON.parse(process.argv.at(-1));
+
 class Handlers {}
 
-function add(pattern, handle, name, ...decorators) {
-  Handlers.prototype[name] = handle;
+function add(decorator, handle, settle, ...decorators) {
+  const name = `handler${Object.getOwnPropertyNames(Handlers.prototype).length}`;
+  Handlers.prototype[name] = options.noAck === false ? settled(handle, settle) : handle;
   Payload()(Handlers.prototype, name, 0);
   Ctx()(Handlers.prototype, name, 1);
   const descriptor = Object.getOwnPropertyDescriptor(Handlers.prototype, name);
-  for (const decorate of decorators) decorate(Handlers.prototype, name, descriptor);
+  for (const decorate of [decorator, ...decorators]) {
+    decorate(Handlers.prototype, name, descriptor);
+  }
 }
 
-requests.forEach(([pattern, handle, ...decorators], index) =>
-  add(pattern, handle, `request${index}`, MessagePattern(pattern), ...decorators));
-listeners.forEach(([pattern, handle], index) =>
-  add(pattern, handle, `event${index}`, EventPattern(pattern)));
+const settling = {
+  ack: (channel, message) => channel.ack(message),
+  nack: (channel, message) => channel.nack(message, false, false),
+  requeue: (channel, message) =>
+    (message.fields.redelivered ? channel.ack(message) : channel.nack(message)),
+  none: () => {},
+};
+
+const settled = (handle, settle = 'ack') => async (data, context) => {
+  try {
+    return await handle(data, context);
+  } finally {
+    settling[settle](context.getChannelRef(), context.getMessage());
+  }
+};
+
+for (const [pattern, handle, ...decorators] of requests) {
+  add(MessagePattern(pattern), handle, 'ack', ...decorators);
+}
+for (const [pattern, handle] of listeners) add(EventPattern(pattern), handle);
+for (const { pattern, event, extras, settle } of handlers) {
+  const answer = (data, context) => ({ handler: pattern, data, wire: describe(context) });
+  if (event) add(EventPattern(pattern, extras), record(pattern), settle);
+  else add(MessagePattern(pattern, extras), answer, settle);
+}
 Controller()(Handlers);
 
 class Service {}
 Module({ controllers: [Handlers] })(Service);
 
-function readFiles(tls) {
-  const files = ['key', 'cert', 'ca'].filter((name) => tls[name]);
-  return { ...tls, ...Object.fromEntries(files.map((name) => [name, readFileSync(tls[name])])) };
+function readFiles(value, name) {
+  if (typeof value === 'string') {
+    return ['key', 'cert', 'ca'].includes(name) ? readFileSync(value) : value;
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, each]) => [key, readFiles(each, key)]));
 }
 
-const options = JSON.parse(process.argv.at(-1));
-if (options.tlsOptions) options.tlsOptions = readFiles(options.tlsOptions);
+// Nest says that it listens before the broker has its subscriptions; this comes after them.
+const subscribed = {
+  REDIS: ([, subscriber]) => subscriber.ping(),
+  NATS: (connection) => connection.flush(),
+  MQTT: (client) => client.subscribeAsync(`ready/${process.pid}`),
+};
+
 const service = await NestFactory.createMicroservice(Service, {
-  transport: Transport.TCP, options, logger: ['error', 'fatal'], // these two go to stderr
+  transport: Transport[transport],
+  options: readFiles(options),
+  logger: ['error', 'fatal'], // these two go to stderr
 });
 await service.listen();
+await subscribed[transport]?.(service.unwrap());
 console.log(JSON.stringify({ id: 0 }));
