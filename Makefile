@@ -6,7 +6,8 @@
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint types docs smoke pytest pytest-newer bench clean
 
-# The address of a message broker for the demo; empty, it needs none.
+# Whom the demo's messages go through: redis, nats, rabbitmq, mqtt, or nobody. BROKER_URL
+# is where that is; else the one on this machine, which is started where it is not.
 BROKER ?=
 export BROKER
 
@@ -32,7 +33,7 @@ NEWER_DJANGO := Django>=6,<7
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo ## run the demo project; its page's address is printed
+demo: $(VENV)/.demo ## run the demo project, over TCP or a broker: BROKER=redis
 	@$(VENV)/bin/python -m demo_project
 
 test: lint types docs smoke pytest pytest-newer ## run everything that CI runs

@@ -1,1 +1,1 @@
-"""Two services that talk: users answers over TCP, gateway asks it for the browser."""
+"""Two services that talk: users answers messages, gateway asks it for the browser."""

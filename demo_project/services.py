@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from .environment import HERE
@@ -18,15 +18,48 @@ class ServiceEnded(Exception):
 
 
 class Services:
-    """The children, last started last; :meth:`stop` makes every wait end."""
+    """The children, last started last; :meth:`stop` makes every wait end.
+
+    They end by themselves when this process does, even by force: see ``leash.py``.
+    """
 
     def __init__(self) -> None:
         self._children: dict[str, Process] = {}
         self._stop = asyncio.Event()
+        self._leash, self._held = os.pipe()  # nobody writes: held until we end
+        self._copying: list[asyncio.Task[None]] = []
 
     async def start(self, name: str, *arguments: str, settings: str) -> None:
         """Start ``python -m arguments`` under settings of its own."""
-        process = await self._spawn(name, arguments, settings)
+        process = await self._spawn_python(name, arguments, settings)
+        print(f"The {name} is process {process.pid}.", flush=True)
+
+    async def start_until(
+        self, words: str, name: str, *arguments: str, settings: str
+    ) -> bool:
+        """Start what says when it is ready; return False if the stop came first.
+
+        Raises :class:`ServiceEnded` when it ended before.
+        """
+        pipe = asyncio.subprocess.PIPE
+        process = await self._spawn_python(name, arguments, settings, stdout=pipe)
+        print(f"The {name} is process {process.pid}.", flush=True)
+        said = asyncio.Event()
+        copy = _copy(process, words, said)
+        self._copying.append(asyncio.create_task(copy))
+        return await self.watch(said.wait())
+
+    async def start_program(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start a program of others, whose output is of no interest."""
+        process = await self._spawn(
+            name,
+            command,
+            environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
         print(f"The {name} is process {process.pid}.", flush=True)
 
     async def run(self, name: str, *arguments: str, settings: str) -> bool:
@@ -34,7 +67,7 @@ class Services:
 
         Raises :class:`ServiceEnded` where it failed.
         """
-        process = await self._spawn(name, arguments, settings)
+        process = await self._spawn_python(name, arguments, settings)
         if not await self._unless_stopped(process.wait()):
             return False
         del self._children[name]
@@ -42,17 +75,30 @@ class Services:
             raise _ended(name, process)
         return True
 
+    async def _spawn_python(
+        self, name: str, arguments: Sequence[str], settings: str, **output: int
+    ) -> Process:
+        command = [sys.executable, "-m", *arguments]
+        environment = {"DJANGO_SETTINGS_MODULE": settings}
+        return await self._spawn(name, command, environment, **output)
+
     async def _spawn(
-        self, name: str, arguments: Sequence[str], settings: str
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        **output: int,
     ) -> Process:
         self._children[name] = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            *arguments,
+            "demo_project.leash",
+            *command,
             cwd=HERE.parent,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": settings},
-            stdin=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            stdin=self._leash,
             start_new_session=True,  # Ctrl-C is for us, who then end them in order
+            **output,
         )
         return self._children[name]
 
@@ -98,9 +144,20 @@ class Services:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+        await asyncio.gather(*self._copying)
 
     def _running(self) -> list[Process]:
         return [child for child in self._children.values() if child.returncode is None]
+
+
+async def _copy(process: Process, words: str, said: asyncio.Event) -> None:
+    """Show what a child writes, until it ends; note when it has said the words."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        sys.stdout.write(line.decode())
+        sys.stdout.flush()
+        if words.encode() in line:
+            said.set()
 
 
 def _ended(name: str, process: Process) -> ServiceEnded:

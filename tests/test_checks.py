@@ -8,12 +8,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
+import trustme
 from django.core.checks import CheckMessage, run_checks
 from django.db import connections
 from django.test import override_settings
 
 from django_microservices import checks
-from django_microservices.transports import MemoryTransport
+from django_microservices.transports import MemoryTransport, TCPTransport, Transport
 from django_microservices.wire.patterns import AMQP, Grammar
 
 IMPORTS = """
@@ -145,7 +146,94 @@ def test_awaitable_entry() -> None:
     assert ids(found(CLIENTS={"b": Later})) == ["I001"]
 
 
+def test_callable_entry_that_raises() -> None:
+    """An entry that fails is named with its error, and its secrets are hidden."""
+
+    def entry() -> dict[str, Any]:
+        message = "no vault at https://me:s3cret@vault"
+        raise LookupError(message)
+
+    messages = found(SERVERS={"a": entry}, CLIENTS={"b": entry, "c": {"OPTION": {}}})
+    assert ids(messages) == ["E001"] * 3
+    assert messages[0].msg == (
+        "MICROSERVICES['SERVERS']['a']: the callable raised LookupError: "
+        "no vault at https://********@vault"
+    )
+
+
+# --- TLS --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate() -> dict[str, str]:
+    """Give what a server presents."""
+    leaf = trustme.CA().issue_cert("localhost")
+    return {
+        "cert": leaf.cert_chain_pems[0].bytes().decode(),
+        "key": leaf.private_key_pem.bytes().decode(),
+    }
+
+
+def with_tls(**options: Any) -> dict[str, Any]:
+    """Give an entry with these ``tls_options``."""
+    return {"OPTIONS": {"tls_options": options}}
+
+
+def test_usable_certificate(certificate: dict[str, str]) -> None:
+    """A certificate with its key is right on either end."""
+    entry = with_tls(**certificate)
+    assert ids(found(SERVERS={"a": entry}, CLIENTS={"b": entry, "c": {}})) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cert": "/nowhere.pem", "key": "/nowhere.key"}, {"ca": "/nowhere.pem"}],
+)
+def test_unusable_certificate(options: Any) -> None:
+    """A file that is not there is told before anybody needs it."""
+    entry = with_tls(**options)
+    messages = found(CLIENTS={"b": entry})
+    assert ids(messages) == ids(found(SERVERS={"a": entry})) == ["E008"]
+    path = "MICROSERVICES['CLIENTS']['b']['OPTIONS']: tls_options"
+    assert one(messages, "E008").msg.startswith(path)
+
+
+def test_certificate_of_one_end(certificate: dict[str, str]) -> None:
+    """A server needs a certificate of its own, and a client does not."""
+    entry = with_tls(ca=certificate["cert"])
+    messages = found(SERVERS={"a": entry}, CLIENTS={"b": entry})
+    path = "MICROSERVICES['SERVERS']['a']['OPTIONS']"
+    text = f"{path}: tls_options: a server needs 'cert' and 'key'."
+    assert one(messages, "E008").msg == text
+
+
+def test_certificate_of_a_broker_client() -> None:
+    """A server that listens nowhere itself connects as a client does."""
+
+    class Broker(TCPTransport):
+        listens = False
+
+    entry = {"TRANSPORT": Broker, **with_tls()}
+    assert ids(found(SERVERS={"a": entry})) == []
+
+
 # --- handlers ---------------------------------------------------------------------
+
+
+def test_every_unusable_handler(handlers: Write) -> None:
+    """One run tells all that is wrong, in every module and Controller."""
+    first = handlers(
+        "@message_pattern('a', atomic=True)\nasync def a(data): ...\n"
+        "@message_pattern('b', timout=1)\ndef b(data): ...\n"
+        "class C(Controller):\n"
+        "    @message_pattern('c', timout=1)\n    def c(self, data): ...\n"
+        "    @message_pattern('d', timout=1)\n    def d(self, data): ...\n"
+    )
+    second = handlers("@message_pattern('e', timout=1)\ndef e(data): ...\n")
+    messages = found(SERVERS=served(first, second))
+    assert ids(messages) == ["E002"] * 5
+    names = [message.msg.partition(":")[0] for message in messages]
+    assert names == [f"{first}.{n}" for n in ("a", "b", "C.c", "C.d")] + [f"{second}.e"]
 
 
 def test_unusable_handler(handlers: Write) -> None:
@@ -355,9 +443,9 @@ def test_closed_server(host: str) -> None:
     assert deployed(SERVERS=served(OPTIONS={"host": host})) == []
 
 
-def test_open_server_with_tls() -> None:
+def test_open_server_with_tls(certificate: dict[str, str]) -> None:
     """Nor is one with TLS, nor one on a wire that does not listen."""
-    options = {"host": "0.0.0.0", "tls_options": {"cert": "/cert.pem"}}
+    options = {"host": "0.0.0.0", "tls_options": certificate}
     assert deployed(SERVERS=served(OPTIONS=options)) == []
     assert deployed(SERVERS=served(TRANSPORT=MemoryTransport)) == []
 
@@ -425,6 +513,25 @@ def test_unverified() -> None:
     )
     told = [m.msg.partition(":")[0] for m in messages if m.id == "microservices.W006"]
     assert told == ["MICROSERVICES['SERVERS']['a']", "MICROSERVICES['CLIENTS']['b']"]
+
+
+class Broadcast(Transport):
+    """A wire on which everybody gets everything."""
+
+
+class Shared(Broadcast):
+    """One that gives each message to one replica."""
+
+    shares_work = True
+
+
+@pytest.mark.parametrize(
+    ("transport", "expected"), [(Broadcast(), ["W007"]), (Shared(), [])]
+)
+def test_unshared(transport: Transport, expected: list[str]) -> None:
+    """A wire that cannot share work is told where there may be replicas."""
+    servers = {"default": {"TRANSPORT": transport, "HANDLERS": []}}
+    assert deployed(SERVERS=servers) == expected
 
 
 def test_every_id_is_documented() -> None:

@@ -19,6 +19,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.brokers.fixtures import give_up
+from tests.brokers.nats import NATS
+
 START = 60.0  # seconds; some ten times what it takes
 STOP = 30.0
 FORM = "application/x-www-form-urlencoded"
@@ -253,6 +256,71 @@ def test_stream_sends_users_one_by_one(browser: Browser) -> None:
     assert all(item["ms"] > 100 for item in items[1:])  # the service rests between
 
 
+# --- over a broker ------------------------------------------------------------------
+
+BROKERS = ["redis", "nats", "rabbitmq", "mqtt"]
+
+
+def ports_in_a_row(free_port: Callable[[], int], count: int) -> int:
+    """Return the first of some free ports."""
+    found = [free_port() for _ in range(count)]
+    while found[-1] - found[-count] != count - 1:
+        found.append(free_port())
+    return found[-count]
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_demo_over_a_broker(
+    start_demo: StartDemo, free_port: Callable[[], int], broker: str
+) -> None:
+    """The same demo runs over a broker that it starts, and ends, itself."""
+    port = ports_in_a_row(free_port, 3)
+    demo = start_demo(BROKER=broker, DEMO_BROKER_PORT=str(port))
+    found = demo.line(r"Open http://127\.0\.0\.1:(\d+)/|(is not installed)")
+    if not found:
+        give_up("".join(demo.output))
+    check_over_a_broker(Browser(int(found)))
+    demo.process.send_signal(signal.SIGTERM)
+    assert demo.ended() == 0
+    assert "Traceback" not in demo.said()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_demo_over_a_broker_that_runs(start_demo: StartDemo, nats_server: NATS) -> None:
+    """``BROKER_URL`` names a broker that is somebody else's."""
+    demo = start_demo(BROKER="nats", BROKER_URL=nats_server.url)
+    found = demo.line(r"Open http://127\.0\.0\.1:(\d+)/")
+    check_over_a_broker(Browser(int(found)))
+    assert "The broker is process" not in demo.said()
+
+
+def check_over_a_broker(browser: Browser) -> None:
+    """See that requests, streams, errors and events do what they do over TCP."""
+    users = browser.get("/api/users")[1]
+    assert browser.get("/api/users/count") == (200, len(users))
+    assert browser.get("/api/users/999")[0] == 404
+    with browser.open("GET", "/api/users/stream") as response:
+        events = [line for line in response if line.startswith(b"event: ")]
+    assert events == [b"event: message\n"] * len(users) + [b"event: end\n"]
+    status, added = browser.add(name="Barbara", email="barbara@example.com")
+    assert status == 201
+    deadline = time.monotonic() + STOP
+    while not browser.get(f"/api/users/{added['id']}")[1]["welcomed"]:
+        assert time.monotonic() < deadline
+
+
+def test_missing_broker_is_one_line(
+    start_demo: StartDemo, free_port: Callable[[], int]
+) -> None:
+    """Where there is no broker and no program of one, that is said."""
+    demo = start_demo(BROKER="redis", DEMO_BROKER_PORT=str(free_port()), PATH="")
+    assert demo.ended() == 1
+    assert re.fullmatch(
+        r"BROKER=redis: .*redis-server is not installed.*\n", demo.said()
+    )
+
+
 # --- starting and stopping ----------------------------------------------------------
 
 
@@ -276,6 +344,15 @@ def test_lost_service_ends_the_demo(start_demo: StartDemo, name: str) -> None:
     os.kill(int(demo.line(rf"The {name} is process (\d+)")), signal.SIGKILL)
     assert demo.ended() == 1
     assert f"The {name} ended by signal 9, so everything stops." in demo.said()
+
+
+def test_killed_starter_takes_everything_along(start_demo: StartDemo) -> None:
+    """When the starter itself is killed, its services stop in order."""
+    demo = start_demo()
+    demo.line("(Open http)")
+    demo.process.kill()
+    assert demo.ended() == -signal.SIGKILL
+    assert "Traceback" not in demo.said()
 
 
 def test_taken_port_is_one_line(

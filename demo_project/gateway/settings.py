@@ -6,8 +6,6 @@ from django.core.management.utils import get_random_secret_key
 
 from demo_project import environment
 
-environment.refuse_broker()
-
 SECRET_KEY = get_random_secret_key()  # it signs nothing that outlives the process
 DEBUG = True  # it answers on loopback only
 
@@ -36,7 +34,7 @@ MICROSERVICES: dict[str, Any] = {
     "NAME": "gateway",
     "CLIENTS": {
         "USERS": {
-            "OPTIONS": {"host": environment.HOST, "port": environment.tcp_port()},
+            **environment.wire(),
             "TIMEOUT": 5,
             "MIDDLEWARE": ["demo_project.gateway.timing.MeasureMiddleware"],
         },

@@ -6,8 +6,6 @@ from django.core.management.utils import get_random_secret_key
 
 from demo_project import environment
 
-environment.refuse_broker()
-
 SECRET_KEY = get_random_secret_key()  # it signs nothing that outlives the process
 DEBUG = True  # one log line a message
 
@@ -28,12 +26,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-TCP = {"host": environment.HOST, "port": environment.tcp_port()}
-
 MICROSERVICES: dict[str, Any] = {
     "NAME": "users",
-    "SERVERS": {"default": {"OPTIONS": TCP}},
-    # Who hears of new users. TCP knows no topics, so that is this service itself.
-    "CLIENTS": {"EVENTS": {"OPTIONS": TCP}},
+    "SERVERS": {"default": environment.wire()},
+    # Who hears of new users: whoever listens, where a broker tells them; over TCP this
+    # service itself.
+    "CLIENTS": {"EVENTS": environment.wire()},
     "DRAIN_TIMEOUT": 5,
 }

@@ -60,18 +60,28 @@ def _is_own(app: AppConfig) -> bool:
 
 def unverified(found: Found) -> Iterator[CheckMessage]:
     """W006."""
-    ends: dict[str, dict[str, Any]] = {"SERVERS": {**found.servers}}
-    ends["CLIENTS"] = {**found.clients}
-    for kind, configs in ends.items():
-        for name, config in configs.items():
-            tls = getattr(config.transport, "tls_options", None) or {}
-            if tls.get("reject_unauthorized") is False:
-                yield Warning(
-                    f"MICROSERVICES[{kind!r}][{name!r}]: reject_unauthorized is False, "
-                    "so the certificate of the other side is not verified.",
-                    hint="Name whom to trust in tls_options['ca'] instead.",
-                    id=f"{TAG}.W006",
-                )
+    for path, _, transport in found.transports():
+        tls = getattr(transport, "tls_options", None) or {}
+        if tls.get("reject_unauthorized") is False:
+            yield Warning(
+                f"{path}: reject_unauthorized is False, so the certificate of the "
+                "other side is not verified.",
+                hint="Name whom to trust in tls_options['ca'] instead.",
+                id=f"{TAG}.W006",
+            )
 
 
-CHECKS = (open_servers, third_party_handlers, unverified)
+def unshared(found: Found) -> Iterator[CheckMessage]:
+    """W007."""
+    for name, config in found.servers.items():
+        transport = config.transport
+        if not (transport.shares_work or transport.in_process):
+            yield Warning(
+                f"Server {name!r}: {type(transport).__name__} cannot share work as it "
+                "is set up, so that each replica handles each message.",
+                hint="Run one replica, or use a transport that shares work.",
+                id=f"{TAG}.W007",
+            )
+
+
+CHECKS = (open_servers, third_party_handlers, unverified, unshared)

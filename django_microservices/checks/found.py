@@ -1,7 +1,7 @@
 """What settings say, constructed for the checks."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,8 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..dispatch.handlers import Handler
-from ..endpoints.client import ClientConfig
-from ..endpoints.server import ServerConfig
+from ..dispatch.registry import UnusableHandlers
+from ..endpoints.config import ClientConfig, ServerConfig
+from ..transports.base import Transport
+from ..wire.secrets import without_secrets
 from . import TAG
 
 
@@ -39,16 +41,21 @@ class Found:
     def _try(self, construct: Callable[[], Any]) -> Any:
         try:
             return construct()
+        except UnusableHandlers as error:
+            self._add(*map(str, error.errors))
         except ImproperlyConfigured as error:
-            text = str(error)
+            self._add(str(error))
+        return None
+
+    def _add(self, *texts: str) -> None:
+        for text in texts:
             id_ = "E001" if text.startswith(conf.SETTING) else "E002"
             message = Error(text, id=f"{TAG}.{id_}")
             if message not in self.messages:  # the same handler on several servers
                 self.messages.append(message)
-            return None
 
     def _add_server(self, name: str) -> None:
-        entry, path = conf.entry_of("SERVERS", name)
+        entry, path = self._entry("SERVERS", name)
         if self._is_async(entry, path):
             return
         self.servers[name] = conf.server_config(name, entry, path)
@@ -56,9 +63,20 @@ class Found:
             self.by_default.add(name)
 
     def _add_client(self, name: str) -> None:
-        entry, path = conf.entry_of("CLIENTS", name)
+        entry, path = self._entry("CLIENTS", name)
         if not self._is_async(entry, path):
             self.clients[name] = conf.client_config(entry, path)
+
+    def _entry(self, kind: str, name: str) -> tuple[Any, str]:
+        try:
+            return conf.entry_of(kind, name)
+        except ImproperlyConfigured:
+            raise
+        except Exception as error:
+            path = conf.path_of(kind, name)
+            reason = without_secrets(f"{type(error).__name__}: {error}", None)
+            message = f"{path}: the callable raised {reason}"
+            raise ImproperlyConfigured(message) from error
 
     def _is_async(self, entry: Any, path: str) -> bool:
         if not inspect.isawaitable(entry):
@@ -68,6 +86,14 @@ class Found:
         text = f"{path}: an async callable, which is not called by checks."
         self.messages.append(Info(text, id=f"{TAG}.I001"))
         return True
+
+    def transports(self) -> Iterator[tuple[str, str, Transport]]:
+        """Yield the path of each entry, its kind and its transport."""
+        ends: dict[str, dict[str, Any]] = {"SERVERS": {**self.servers}}
+        ends["CLIENTS"] = {**self.clients}
+        for kind, configs in ends.items():
+            for name, config in configs.items():
+                yield conf.path_of(kind, name), kind, config.transport
 
     @property
     def handlers(self) -> list[Handler]:

@@ -11,7 +11,7 @@ from ..dispatch.decorators import marked_functions
 from ..dispatch.handlers import Handler
 from ..dispatch.payloads import unencodable_reason
 from ..dispatch.registry import HANDLERS
-from ..endpoints.server import ServerConfig
+from ..endpoints.config import ServerConfig
 from ..schema import unknown
 from ..wire.patterns import RESERVED_PREFIX, is_reserved, unreachable_reason
 from . import TAG
@@ -36,7 +36,7 @@ def duplicates(found: Found) -> Iterator[CheckMessage]:
 def unknown_servers(found: Found) -> Iterator[CheckMessage]:
     """E004."""
     known = found.names
-    bound = {(h.name, name) for h in conf.discovered() for name in h.servers or ()}
+    bound = {(h.name, name) for h in conf.discovery.all() for name in h.servers or ()}
     for handler, name in sorted(bound):
         if name not in known:
             text = unknown(f"{handler}: servers={name!r}", name, known)
@@ -92,7 +92,7 @@ def strays(found: Found) -> Iterator[CheckMessage]:
     """W002; silent while discovery itself fails."""
     if any(message.is_serious() for message in found.messages):
         return
-    served = {id(handler.source) for handler in conf.discovered()}
+    served = {id(handler.source) for handler in conf.discovery.all()}
     for function in marked_functions():
         if id(function) not in served and not _is_in_handlers(function.__module__):
             yield Warning(

@@ -39,10 +39,15 @@ Changed = Callable[["Status"], None]
 class Delivery(Protocol):
     """What becomes of one message that was handed to the server."""
 
+    message: "Message"
     outcome: str | None
     """``None`` until it is done: then "ack", "retry" or "dead"."""
     reason: str
     """Why it is not "ack", in a line that may be kept with a dead letter."""
+    is_stream: bool
+    """Whether it answers with items, for as long as it likes."""
+    takes_place: bool
+    """Whether it is one of the ``limit`` deliveries that there are at once."""
 
     @property
     def delay(self) -> float | None:
@@ -121,6 +126,8 @@ class Transport:
     """A request for which no server listens fails at once."""
     stream_links: ClassVar[bool] = False
     """Each stream has a link of its own, with ``pause_reading``/``resume_reading``."""
+    ends_streams: ClassVar[bool] = False
+    """A stream is ended on the server when its reader has gone."""
     listens: ClassVar[bool] = False
     """A server binds ``host``, open to all whom ``tls_options`` do not refuse."""
     in_process: ClassVar[bool] = False

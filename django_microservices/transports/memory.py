@@ -23,6 +23,7 @@ class MemoryTransport(Transport):
 
     headers: ClassVar[bool] = True
     answers_unknown: ClassVar[bool] = True
+    ends_streams: ClassVar[bool] = True
     in_process: ClassVar[bool] = True
 
     def __init__(self, *, name: str = "default") -> None:

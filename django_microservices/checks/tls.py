@@ -1,0 +1,28 @@
+"""Checks of certificates and keys, which a link or listener would read too late."""
+
+from collections.abc import Iterator
+
+from django.core.checks import CheckMessage, Error
+
+from ..exceptions import TransportRefused
+from . import TAG
+from .found import Found
+
+
+def unusable_files(found: Found) -> Iterator[CheckMessage]:
+    """E008."""
+    for path, kind, transport in found.transports():
+        options = getattr(transport, "tls_options", None)
+        if not options:
+            continue
+        from ..transports.tcp.tls import client_context, server_context
+
+        accepts = kind == "SERVERS" and transport.listens
+        context_of = server_context if accepts else client_context
+        try:
+            context_of(options)
+        except TransportRefused as error:
+            yield Error(f"{path}['OPTIONS']: {error}", id=f"{TAG}.E008")
+
+
+CHECKS = (unusable_files,)

@@ -1,0 +1,119 @@
+"""Headers: texts that travel beside the payload, and what we put there ourselves."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ...dispatch.decorators import event_pattern, message_pattern
+from ...exceptions import MicroserviceError
+from ...wire.context import MessageContext
+from .bench import Bench
+
+HEADERS = {
+    "tenant": "acme",
+    "X-Mixed-Case": "kept",
+    "empty": "",
+    "unicode": "Grüße 🚀",
+    "punctuation": ' a: b; "c" \\ ',
+}
+BREAKING = [{"a": "b\r\ninjected: yes"}, {"a\r\ninjected: yes\r\nb": "c"}, {"": "x"}]
+
+
+class HeaderCases(Bench):
+    """Headers."""
+
+    async def test_headers_of_a_request(self) -> None:
+        """Headers of a request arrive as they were sent, and no value changes."""
+        self.needs("headers")
+        seen: dict[str, str] = {}
+
+        @message_pattern(self.pattern("asked"))
+        async def asked(_: Any, context: MessageContext[Any]) -> None:
+            seen.update(context.headers)
+
+        async with self.talking(asked) as client:
+            await client.asend(self.pattern("asked"), headers=HEADERS)
+        assert {name: seen.get(name) for name in HEADERS} == HEADERS
+
+    async def test_headers_of_an_event(self) -> None:
+        """So do those of an event."""
+        self.needs("headers")
+        seen: dict[str, str] = {}
+
+        @event_pattern(self.pattern("noted"))
+        async def noted(_: Any, context: MessageContext[Any]) -> None:
+            seen.update(context.headers)
+
+        async with self.talking(noted) as client:
+            await client.aemit(self.pattern("noted"), headers=HEADERS)
+            await self.until(lambda: seen)
+        assert {name: seen.get(name) for name in HEADERS} == HEADERS
+
+    @pytest.mark.parametrize("headers", BREAKING, ids=repr)
+    async def test_headers_cannot_be_injected(self, headers: dict[str, str]) -> None:
+        """A line break in a header is refused, or arrives as it is: never as two."""
+        self.needs("headers")
+        seen: dict[str, str] = {}
+
+        @message_pattern(self.pattern("asked"))
+        async def asked(_: Any, context: MessageContext[Any]) -> None:
+            seen.update(context.headers)
+
+        async with self.talking(asked) as client:
+            try:
+                await client.asend(self.pattern("asked"), headers=headers)
+            except (ValueError, MicroserviceError):
+                assert seen == {}
+            else:
+                assert headers.items() <= seen.items()
+            await client.asend(self.pattern("asked"))
+        assert "injected" not in seen
+
+    async def test_request_id_travels(self) -> None:
+        """A request id goes with every call that a handler makes."""
+        self.needs("headers")
+        async with self.calling() as inner:
+
+            @message_pattern(self.pattern("outer"))
+            async def outer(_: Any, context: MessageContext[Any]) -> list[str]:
+                return [context.request_id, await inner.asend(self.pattern("inner"))]
+
+            @message_pattern(self.pattern("inner"))
+            async def of_inner(_: Any, context: MessageContext[Any]) -> str:
+                return context.request_id
+
+            async with self.talking(outer, of_inner) as client:
+                first, second = await client.asend(self.pattern("outer"))
+        assert first == second
+
+    async def test_patience_travels(self) -> None:
+        """A handler knows how long its caller will wait."""
+        self.needs("headers")
+
+        @message_pattern(self.pattern("asked"))
+        async def asked(_: Any, context: MessageContext[Any]) -> float | None:
+            if context.deadline is None:
+                return None
+            return context.deadline - asyncio.get_running_loop().time()
+
+        async with self.talking(asked) as client:
+            assert 0 < await client.asend(self.pattern("asked"), timeout=7) <= 7
+            assert await client.asend(self.pattern("asked"), timeout=None) is None
+
+    async def test_handler_ends_with_its_caller(self) -> None:
+        """A handler is cancelled when the time of its caller is up."""
+        self.needs("headers")
+        cancelled = asyncio.Event()
+
+        @message_pattern(self.pattern("hang"))
+        async def hang(_: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        async with self.talking(hang) as client:
+            with pytest.raises(MicroserviceError):
+                await client.asend(self.pattern("hang"), timeout=0.1)
+            await self.until(cancelled.is_set)
