@@ -5,13 +5,37 @@ from typing import TYPE_CHECKING, Any
 
 from .base import Transport
 
-__all__ = ["MemoryTransport", "TCPTransport", "Transport"]
+__all__ = [
+    "JetStreamTransport",
+    "MQTTTransport",
+    "MemoryTransport",
+    "NATSTransport",
+    "RabbitMQTransport",
+    "RedisStreamsTransport",
+    "RedisTransport",
+    "TCPTransport",
+    "Transport",
+]
 
 if TYPE_CHECKING:
+    from .jetstream import JetStreamTransport
     from .memory import MemoryTransport
+    from .mqtt import MQTTTransport
+    from .nats import NATSTransport
+    from .rabbitmq import RabbitMQTransport
+    from .redis import RedisStreamsTransport, RedisTransport
     from .tcp import TCPTransport
 else:
-    _FILES = {"MemoryTransport": ".memory", "TCPTransport": ".tcp"}
+    _FILES = {
+        "JetStreamTransport": ".jetstream",
+        "MQTTTransport": ".mqtt",
+        "MemoryTransport": ".memory",
+        "NATSTransport": ".nats",
+        "RabbitMQTransport": ".rabbitmq",
+        "RedisStreamsTransport": ".redis",
+        "RedisTransport": ".redis",
+        "TCPTransport": ".tcp",
+    }
 
     def __getattr__(name: str) -> Any:
         """Import a wire's file when it is first named."""

@@ -6,6 +6,9 @@ from typing import Any
 LONGEST_DELAY = 60.0
 """Seconds between two tries, at most."""
 
+GIVEN_BACK = "cancelled"
+"""The reason of a delivery that its server gives back because it stops."""
+
 
 class Redelivery:
     """How often a message is delivered, and how long it rests before each new try.

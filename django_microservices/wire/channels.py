@@ -34,7 +34,7 @@ def read_channel_message(
     except InvalidMessage:
         return _text(channel, body) if takes_text and body else None
     if envelope is None or not (envelope.pattern or envelope.data):
-        if reply_suffix and channel.endswith(reply_suffix) and _is_reply(body):
+        if reply_suffix and channel.endswith(reply_suffix) and is_reply(body):
             return None
         return _external(channel, body)
     if len(body) > SHALLOW and is_too_deep(body):
@@ -59,7 +59,8 @@ def _text(channel: str, body: bytes) -> Message:
     return Message(Pattern.from_channel(channel), encode(body.decode(errors="replace")))
 
 
-def _is_reply(body: bytes) -> bool:
+def is_reply(body: bytes) -> bool:
+    """Whether a body is one of Nest's replies, whose keys are a closed set (A.1)."""
     try:
         keys = _read_keys(body).keys()
     except msgspec.MsgspecError:

@@ -31,6 +31,10 @@ _AS_LISTS = bytes.maketrans(b"{}", b"[]")
 _STRINGS = re.compile(rb'"[^"]*"')
 
 
+class TooDeep(InvalidMessage):
+    """A text that nests deeper than :data:`MAX_DEPTH`."""
+
+
 def is_too_deep(text: bytes) -> bool:
     """Whether ``text`` nests lists and objects deeper than :data:`MAX_DEPTH`.
 
@@ -202,7 +206,7 @@ _OUT_OF_RANGE = "A number is out of range."
 def _decode_leniently(text: bytes) -> Any:
     if is_too_deep(text):
         message = f"Nested deeper than {MAX_DEPTH} levels."
-        raise InvalidMessage(message)
+        raise TooDeep(message)
     try:
         return json.loads(
             text.decode(),

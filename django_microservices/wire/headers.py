@@ -7,6 +7,8 @@ native headers where the wire has them, and Nest ignores both.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .codecs import encode
+
 if TYPE_CHECKING:
     from .messages import Message
 
@@ -17,6 +19,8 @@ _MOST_DIGITS = 9
 _MOST_KNOWN = 1024
 _known: dict[str | None, float] = {}
 """What the few timeouts that recur mean: bounded, since peers write them."""
+_metadata: dict[float | None, bytes] = {}
+"""What requests say that say the timeout alone."""
 
 
 def own_headers(timeout: float | None) -> dict[str, str]:
@@ -32,6 +36,25 @@ def headers_of(message: "Message") -> dict[str, str] | None:
     if message.headers is None or own is None:
         return own or message.headers
     return message.headers | own
+
+
+def metadata_of(message: "Message") -> bytes | None:
+    """Return :func:`headers_of` as JSON, where the packet has them as ``metadata``.
+
+    Those of most requests say the timeout alone, and few of these recur.
+    """
+    timeout = message.timeout
+    if message.headers is not None:
+        return encode(headers_of(message))
+    if message.is_event:
+        return None
+    try:
+        return _metadata[timeout]
+    except KeyError:
+        if len(_metadata) >= _MOST_KNOWN:
+            _metadata.clear()
+        text = _metadata[timeout] = encode(own_headers(timeout))
+        return text
 
 
 def remaining(headers: Mapping[str, str]) -> float | None:

@@ -1,10 +1,15 @@
-"""The answer to a message that could not be read."""
+"""The answer to a message that could not be read, and an answer that cannot be."""
 
 from typing import Any
 
+from .codecs import MAX_DEPTH
 from .messages import UNSET, Reply
 
 UNREADABLE = b'{"status":"error","message":"The message could not be read."}'
+TOO_DEEP = b"(" + b"[" * (MAX_DEPTH + 1)
+"""In the place of an answer that nests too deeply: no JSON, and so deep itself that
+whatever reads it says so."""
+
 _LONGEST_ID = 4096
 
 

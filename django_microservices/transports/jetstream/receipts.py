@@ -1,0 +1,157 @@
+"""What JetStream is told of each message, and where the dead ones lie."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ...exceptions import MicroserviceError
+from ...wire.codecs import encode
+from ...wire.text import shown
+from ..nats.protocol import (
+    MESSAGE_ID,
+    Packet,
+    is_header,
+    read_headers,
+    write_headers,
+)
+from ..redelivery import GIVEN_BACK, Receipt, Redelivery
+from .api import answer_in, nanoseconds
+from .names import Delivered, name_of
+
+if TYPE_CHECKING:
+    from ..nats.connection import Connection
+    from ..nats.inbox import Inbox
+
+logger = logging.getLogger(__name__)
+
+ACK, NAK, TERM, IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
+REASON_HEADER = "dm-reason"
+GROUP_HEADER = "dm-group"
+STREAM_HEADER = "dm-stream"
+SEQUENCE_HEADER = "dm-sequence"
+DELIVERIES_HEADER = "dm-deliveries"
+
+LINGER = 1.0
+AGAIN = 5.0
+"""Seconds until a dead letter that could not be buried is tried again."""
+
+
+class Ledger:
+    """The messages of one server of which JetStream was told nothing yet.
+
+    While a handler runs long, JetStream hears every third of ``ack_wait`` that it does.
+    Dead letters go to ``<graves>.<group>.<pattern>``, which a stream takes.
+    """
+
+    def __init__(
+        self,
+        connection: "Connection",
+        inbox: "Inbox",
+        redelivery: Redelivery,
+        *,
+        ack_wait: float,
+        graves: str,
+        group: str,
+    ) -> None:
+        self.connection = connection
+        self.redelivery = redelivery
+        self.leaving = False
+        self.open: set[JetStreamReceipt] = set()
+        self._inbox = inbox
+        self._grave = f"{graves}.{name_of(group)}.".encode()
+        self._group = group
+        self._pause = ack_wait / 3
+        self._burials: set[asyncio.Task[None]] = set()
+        self._timer = connection.loop.call_later(self._pause, self._report)
+
+    def _report(self) -> None:
+        """Tell JetStream that we are at it."""
+        for receipt in self.open:
+            receipt.say(IN_PROGRESS)
+        self._timer = self.connection.loop.call_later(self._pause, self._report)
+
+    def bury(self, receipt: "JetStreamReceipt", reason: str) -> None:
+        """Keep a dead letter, then have the message delivered no more."""
+        task = self.connection.loop.create_task(self._bury(receipt, reason))
+        self._burials.add(task)
+        task.add_done_callback(self._burials.discard)
+
+    async def _bury(self, receipt: "JetStreamReceipt", reason: str) -> None:
+        packet = receipt.packet
+        subject, body = self._grave + packet.subject, packet.body
+        epitaph = self._epitaph(receipt, reason)
+        block = write_headers(_user_headers(packet) | epitaph)
+        if len(block) + len(body) > self.connection.max_payload:
+            block, body = write_headers(epitaph), b""  # it is in its stream still
+        try:
+            answer_in(await self._inbox.ask(subject, body, block))
+        except MicroserviceError as error:
+            logger.warning("A dead letter could not be kept: %s", shown(str(error)))
+            receipt.say(NAK + b" " + encode({"delay": nanoseconds(AGAIN)}))
+        else:
+            receipt.say(TERM)
+        self.open.discard(receipt)
+
+    def _epitaph(self, receipt: "JetStreamReceipt", reason: str) -> dict[str, str]:
+        told = receipt.told
+        return {
+            REASON_HEADER: shown(reason),
+            GROUP_HEADER: self._group,
+            STREAM_HEADER: told.stream,
+            SEQUENCE_HEADER: str(told.sequence),
+            DELIVERIES_HEADER: str(told.deliveries),
+            MESSAGE_ID: f"{told.stream}.{told.consumer}.{told.sequence}",
+        }
+
+    async def close(self) -> None:
+        """Give back what is not done."""
+        self._timer.cancel()
+        self.leaving = True
+        if self._burials:
+            await asyncio.wait(self._burials, timeout=LINGER)
+        for receipt in tuple(self.open):
+            receipt.settle("retry")
+
+
+def _user_headers(packet: Packet) -> dict[str, str]:
+    """Return the headers of a message that tell NATS nothing, and may be sent on."""
+    return {
+        name: value
+        for name, value in read_headers(packet.headers)
+        if is_header(name, value) and not name.lower().startswith("nats-")
+    }
+
+
+class JetStreamReceipt(Receipt):
+    """What becomes of one message."""
+
+    __slots__ = ("ledger", "packet", "told")
+
+    def __init__(self, ledger: Ledger, packet: Packet, told: Delivered) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.packet = packet
+        self.told = told
+        ledger.open.add(self)
+
+    def say(self, words: bytes) -> None:
+        """Answer the message."""
+        self.ledger.connection.publish(self.packet.reply, words)
+
+    def tell(self, outcome: str, delay: float | None, reason: str) -> None:
+        """Acknowledge, give back, or bury."""
+        ledger = self.ledger
+        if outcome == "ack":
+            self.say(ACK)
+        elif outcome == "retry" and (ledger.leaving or reason == GIVEN_BACK):
+            self.say(NAK)
+        else:
+            rest = None
+            if outcome == "retry":
+                rest = ledger.redelivery.after(self.told.deliveries)
+            if rest is None:
+                ledger.bury(self, reason)
+                return
+            rest = rest if delay is None else delay
+            self.say(NAK + b" " + encode({"delay": nanoseconds(rest)}))
+        ledger.open.discard(self)

@@ -1,0 +1,270 @@
+"""JetStream: its options and its two halves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Literal
+
+from ...exceptions import NotConnected, TransportRefused
+from ...wire.messages import Subscription
+from ...wire.patterns import NATS, RESERVED_PREFIX
+from ..base import Changed, Deliver, Receive
+from ..nats.inbox import Inbox
+from ..nats.servers import NATSTLSOptions
+from ..nats.subjects import INBOX, Interest, check_prefix, interests, is_wide
+from ..nats.transport import NATSTransport
+from ..redelivery import Redelivery
+from .api import API
+from .consumer import Consumer
+from .intake import JetStreamIntake
+from .link import JetStreamLink
+from .names import check_name, consumer_name
+from .places import ConsumerOptions, StreamOptions, make_consumer, make_stream
+from .receipts import Ledger
+
+WEEK = 7 * 24 * 3600.0
+
+
+class JetStreamTransport(NATSTransport):
+    """NATS, where events are stored in a stream until each service handled them.
+
+    An event is published to ``<subject_prefix>.<pattern>``, which ``stream`` takes
+    (``subjects``). Unless it says otherwise the prefix is ``dm-<stream>``, under which
+    no pattern is; ``""`` is none. Each service has a durable consumer for each pattern,
+    named by ``group``. Requests go as on NATS.
+    """
+
+    server_only = NATSTransport.server_only | {
+        "ack_wait",
+        "dead_letters",
+        "deliver_policy",
+        "max_ack_pending",
+        "max_age",
+        "max_deliveries",
+        "redelivery_delay",
+        "replicas",
+        "storage",
+        "subjects",
+    }
+    acknowledges: ClassVar[bool] = True
+    confirms: ClassVar[bool] = True
+    durable: ClassVar[bool] = True
+    delays: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        stream: str = "events",
+        subject_prefix: str | None = None,
+        subjects: Sequence[str] = (),
+        storage: Literal["file", "memory"] = "file",
+        replicas: int = 1,
+        max_age: float = WEEK,
+        dead_letters: str | None = None,
+        ack_wait: float = 30.0,
+        max_deliveries: int = 5,
+        redelivery_delay: float = 1.0,
+        deliver_policy: Literal["all", "new", "last"] = "new",
+        max_ack_pending: int | None = None,
+        domain: str | None = None,
+        url: str | None = None,
+        servers: str | Sequence[str] = "nats://localhost:4222",
+        group: str | None = None,
+        queue: str | None = None,
+        name: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        user_credentials: str | None = None,
+        nkey_seed: str | None = None,
+        tls: NATSTLSOptions | None = None,
+        headers: Mapping[str, str] | None = None,
+        inbox_prefix: str = INBOX,
+        reply_prefixes: Sequence[str] = (),
+        no_echo: bool = False,
+        no_randomize: bool = False,
+        connect_timeout: float = 5.0,
+        ping_interval: float = 2.5,
+        max_ping_out: int = 2,
+        driver_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            url=url,
+            servers=servers,
+            group=group,
+            queue=queue,
+            name=name,
+            user=user,
+            password=password,
+            token=token,
+            user_credentials=user_credentials,
+            nkey_seed=nkey_seed,
+            tls=tls,
+            headers=headers,
+            inbox_prefix=inbox_prefix,
+            reply_prefixes=reply_prefixes,
+            no_echo=no_echo,
+            no_randomize=no_randomize,
+            connect_timeout=connect_timeout,
+            ping_interval=ping_interval,
+            max_ping_out=max_ping_out,
+            driver_options=driver_options,
+        )
+        check_name("stream", stream)
+        prefix = (
+            f"{RESERVED_PREFIX}{stream}" if subject_prefix is None else subject_prefix
+        )
+        if not (prefix or subjects):
+            message = "subjects: without a subject_prefix the stream needs its own."
+            raise ValueError(message)
+        if prefix:
+            check_prefix("subject_prefix", prefix)
+        self.subject_prefix = f"{prefix}." if prefix else ""
+        graves = f"{stream}-dead" if dead_letters is None else dead_letters
+        check_name("dead_letters", graves)
+        taken = subjects or [f"{prefix}.>"]
+        self.later = f"{RESERVED_PREFIX}{stream}-later"
+        self.stream = StreamOptions(
+            stream, taken, storage, replicas, max_age, self.later
+        )
+        buried = [f"{RESERVED_PREFIX}{graves}.>"]
+        self.graves = StreamOptions(graves, buried, storage, replicas)
+        self.consumer = ConsumerOptions(ack_wait, deliver_policy, max_ack_pending)
+        self.redelivery = Redelivery(max_deliveries, redelivery_delay)
+        self.max_deliveries = max_deliveries
+        self.domain = domain
+
+    @asynccontextmanager
+    async def serve(
+        self,
+        subscriptions: Sequence[Subscription],
+        deliver: Deliver,
+        changed: Changed,  # noqa: ARG002 - it is connected or not
+        *,
+        limit: int,
+    ) -> AsyncIterator[JetStreamIntake]:
+        """Subscribe and consume; raise :class:`TransportRefused` for what is wrong."""
+        if not self.group:
+            message = "group: JetStream's durable consumers need the service's name."
+            raise TransportRefused(message)
+        requests, events = self._kinds(subscriptions)
+        async with self.servers.connected() as connection:
+            inbox = Inbox(connection, INBOX)
+            ledger = Ledger(
+                connection,
+                inbox,
+                self.redelivery,
+                ack_wait=self.consumer.ack_wait,
+                graves=f"{RESERVED_PREFIX}{self.graves.name}",
+                group=self.group,
+            )
+            intake = JetStreamIntake(
+                connection,
+                deliver,
+                ledger,
+                limit=limit,
+                inbox_prefixes=self.inbox_prefixes,
+                subject_prefix=self.subject_prefix,
+            )
+            try:
+                api = API(inbox, self.domain)
+                try:
+                    async with asyncio.timeout(self.servers.connect_timeout):
+                        await self._consume(api, intake, events, limit)
+                        await intake.listen(requests)
+                except TimeoutError:
+                    if connection.denied is not None:
+                        raise TransportRefused(connection.denied) from None
+                    message = "JetStream did not answer in time"
+                    raise NotConnected(message) from None
+                yield intake
+            finally:
+                await intake.close()
+
+    def _kinds(
+        self, subscriptions: Sequence[Subscription]
+    ) -> tuple[list[Interest], list[Interest]]:
+        """Return what to subscribe to for requests, and what to consume for events.
+
+        As with Nest a request may go to the pattern of an event, and an event to that
+        of a request, so all is wanted in both ways. Without a prefix both come to the
+        same subjects, and a pattern has only its own.
+
+        Raises :class:`TransportRefused` where the stream would store requests too, and
+        answer them.
+        """
+        if self.subject_prefix:
+            wanted = interests(subscriptions, self.queue)
+            self._check_not_stored(wanted)
+            return wanted, wanted
+        kinds: dict[str, list[Subscription]] = {"request": [], "event": []}
+        for subscription in subscriptions:
+            kinds[subscription.kind].append(subscription)
+        requests, events = (interests(kinds[k], self.queue) for k in kinds)
+        self._check_not_stored(requests)
+        return requests, events
+
+    def _check_not_stored(self, wanted: list[Interest]) -> None:
+        """See that the stream takes none of these.
+
+        A pattern that begins with a wildcard has other names beside the stream's.
+        """
+        for subscription, subject, _, _ in wanted:
+            route = subscription.pattern.route
+            taken = any(NATS.overlaps(route, s) for s in self.stream.subjects)
+            if taken and not (self.subject_prefix and is_wide(subject)):
+                message = (
+                    f"The stream {self.stream.name!r} takes {route!r}, and would "
+                    "answer its requests: give it another subject_prefix, or other "
+                    "subjects."
+                )
+                raise TransportRefused(message)
+
+    async def _consume(
+        self, api: API, intake: JetStreamIntake, wanted: list[Interest], limit: int
+    ) -> None:
+        """Have the streams, and a consumer for each pattern.
+
+        Together they ask for as many messages as there is room for. Events to the
+        pattern of a request are rare: one at a time.
+        """
+        await make_stream(api, self.stream)
+        await make_stream(api, self.graves)
+        events = sum(one.subscription.kind == "event" for one in wanted)
+        for subscription, subject, _, overlaps in wanted:
+            route = subscription.pattern.route
+            name = consumer_name(self.group or "", route)
+            filter_ = self.subject_prefix + subject.decode()
+            config = self.consumer.config(name, filter_, f"{route} for {self.group}")
+            await make_consumer(api, self.stream.name, config)
+            is_event = subscription.kind == "event"
+            consumer = Consumer(
+                intake.connection,
+                api,
+                subscription if overlaps else None,
+                stream=self.stream.name,
+                name=name,
+                batch=max(1, limit // events) if is_event else 1,
+                received=intake.take,
+                lost=intake.lose,
+            )
+            intake.consume(consumer)
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        receive: Receive,
+        changed: Changed,  # noqa: ARG002 - it is connected or not
+    ) -> AsyncIterator[JetStreamLink]:
+        """Connect; raise :class:`NotConnected` with the reason."""
+        async with self.servers.connected() as connection:
+            link = JetStreamLink(
+                connection,
+                receive,
+                subject_prefix=self.subject_prefix,
+                later=self.later,
+                headers=self.headers_of_all,
+                inbox_prefix=self.inbox_prefix,
+            )
+            await link.open()
+            yield link
