@@ -16,9 +16,19 @@ import django_microservices
 from django_microservices import checks, conf, exceptions, signals
 from django_microservices.dispatch.decorators import Mark
 from django_microservices.dispatch.marks import Options
-from django_microservices.endpoints import client, server
+from django_microservices.endpoints import config
 from django_microservices.log import MessageFilter
-from django_microservices.transports import MemoryTransport, TCPTransport, Transport
+from django_microservices.transports import (
+    JetStreamTransport,
+    MemoryTransport,
+    MQTTTransport,
+    NATSTransport,
+    RabbitMQTransport,
+    RedisStreamsTransport,
+    RedisTransport,
+    TCPTransport,
+    Transport,
+)
 from django_microservices.transports.tcp import TLSOptions
 from django_microservices.wire.messages import Message, Reply, Subscription
 
@@ -97,7 +107,7 @@ def test_keys_of_a_server() -> None:
     """Each key of an entry of ``SERVERS`` has a row."""
     told = reference.defaults_of("settings", "An entry of SERVERS")
     assert set(told) == set(conf._SERVER_KEYS)
-    default = server.ServerConfig._field_defaults["concurrency"]
+    default = config.ServerConfig._field_defaults["concurrency"]
     assert told["CONCURRENCY"] == repr(default)
 
 
@@ -105,7 +115,7 @@ def test_keys_of_a_client() -> None:
     """Each key of an entry of ``CLIENTS`` has a row."""
     told = reference.defaults_of("settings", "An entry of CLIENTS")
     assert set(told) == set(conf._CLIENT_KEYS)
-    assert told["TIMEOUT"] == repr(client.DEFAULT_TIMEOUT)
+    assert told["TIMEOUT"] == repr(config.DEFAULT_TIMEOUT)
 
 
 # --- transports -------------------------------------------------------------------
@@ -155,14 +165,23 @@ def test_memory_options() -> None:
 
 
 def test_capabilities() -> None:
-    """Each flag of a transport has a row that says what TCP and memory can."""
+    """Each flag of a transport has a row that says which wires have it."""
+    wires: list[Transport] = [
+        TCPTransport(),
+        RedisTransport(),
+        RedisStreamsTransport(group="shop"),
+        NATSTransport(group="shop"),
+        JetStreamTransport(group="shop"),
+        RabbitMQTransport(group="shop"),
+        MQTTTransport(group="shop"),
+        MemoryTransport(),
+    ]
     flags = [name for name, value in vars(Transport).items() if value is False]
     rows = [row for row in reference.rows_of("transports", "The contract") if row[1:]]
-    told = {reference.names_in(row[0])[0]: row[1:3] for row in rows if "`" in row[0]}
+    told = {reference.names_in(row[0])[0]: row[1:-1] for row in rows if "`" in row[0]}
     words = {True: "yes", False: "no"}
     assert told == {
-        flag: [words[getattr(cls, flag)] for cls in (TCPTransport, MemoryTransport)]
-        for flag in flags
+        flag: [words[getattr(wire, flag)] for wire in wires] for flag in flags
     }
 
 
@@ -184,7 +203,7 @@ def test_options_of_decorators() -> None:
     told = reference.first_names("decorators", "message_pattern, event_pattern")
     with pytest.raises(ImproperlyConfigured, match="no option") as refusal:
         Options.of(Mark("request", ("x",), {"??": 1}), "handler")
-    listed = str(refusal.value).rpartition("; it has ")[2].rstrip(".")
+    listed = str(refusal.value).rpartition("; there is ")[2].rstrip(".")
     assert sorted(told) == listed.split(", ")
 
 
@@ -192,7 +211,8 @@ def test_verbs_of_clients() -> None:
     """Each public name of a client is told."""
     text = reference.text_of("clients")
     internal = {"reset", "forget", "run", "arun"}
-    public = {name for name in vars(client.Client) if not name.startswith("_")}
+    names = vars(django_microservices.Client)
+    public = {name for name in names if not name.startswith("_")}
     assert [name for name in sorted(public - internal) if f"`{name}" not in text] == []
 
 
