@@ -1,0 +1,188 @@
+"""The server's half of Redis' pub/sub."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from ...exceptions import NotConnected, TransportRefused
+from ...wire.channels import read_channel_message
+from ...wire.messages import UNSET, Message, Reply, Subscription
+from ...wire.packets import find_id, write_reply
+from ...wire.patterns import REDIS_GLOB
+from ...wire.text import shown
+from ...wire.unreadable import unreadable
+from ..room import Room
+from .answers import Answer, Answers, nobody
+from .lines import Lines
+from .protocol import ReplyError, name_of, publish, publish_head
+
+if TYPE_CHECKING:
+    from ..base import Deliver
+    from .transport import RedisTransport
+
+logger = logging.getLogger(__name__)
+
+REPLY = ".reply"
+_MOST_REMEMBERED = 4096
+
+
+class RedisWire(msgspec.Struct, frozen=True):
+    """What only Redis knows of a message: ``context.wire``."""
+
+    channel: str
+    """Where it was published, whatever pattern brought it."""
+
+
+class Channel(NamedTuple):
+    """What the messages of a channel have in common that came by one subscription.
+
+    ``head`` begins their answers, of which we get ``echoes`` ourselves, by wildcards;
+    ``subscription`` is set where Redis makes copies.
+    """
+
+    name: str
+    wire: RedisWire
+    head: bytes
+    echoes: int
+    subscription: Subscription | None
+
+
+class Intake:
+    """Listens on one connection, answers on another."""
+
+    def __init__(
+        self,
+        options: "RedisTransport",
+        deliver: "Deliver",
+        limit: int,
+    ) -> None:
+        self.options = options
+        self.lines = Lines(options.address, self._lost)
+        self.closed = self.lines.closed
+        self.pub = self.lines.add()
+        self.sub = self.lines.add(self._received)
+        self.answers = Answers(self.pub, deliver, options.max_frame_size)
+        self.room = Room(
+            limit,
+            self.answers.deliver,
+            self.sub.pause_reading,
+            self.sub.resume_reading,
+        )
+        self.dropped = 0
+        self._subscriptions: dict[bytes, Subscription] = {}
+        self._channels: dict[Any, Channel] = {}
+
+    @property
+    def address(self) -> str:
+        """The server, for people."""
+        return str(self.lines.place)
+
+    @property
+    def driver(self) -> Any:
+        """A client of redis-py for the same server."""
+        return self.lines.driver
+
+    # --- life ---
+
+    async def listen(self, subscriptions: Sequence[Subscription]) -> None:
+        """Connect, and return when Redis has confirmed every subscription."""
+        await self.lines.open()
+        for subscription in subscriptions:
+            name = name_of(subscription.pattern.route)
+            self._subscriptions.setdefault(name, subscription)
+        asked = [self.sub.ask(self._verb(name), name) for name in self._subscriptions]
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, ReplyError):
+                message = f"{self.address} refuses a subscription: {answer}"
+                raise TransportRefused(message)
+            if isinstance(answer, BaseException):
+                message = f"{self.address}: {answer}"
+                raise NotConnected(message)
+
+    def _verb(self, name: bytes, prefix: str = "") -> str:
+        wild = self.options.wildcards and REDIS_GLOB.is_wildcard(name.decode())
+        return f"P{prefix}SUBSCRIBE" if wild else f"{prefix}SUBSCRIBE"
+
+    def _lost(self) -> None:
+        """Cancel what was asked for: no answer reaches anybody any more."""
+        self.answers.cancel()
+
+    async def pause(self) -> None:
+        """Unsubscribe; return when all is answered that came before."""
+        asked = [
+            self.sub.ask(self._verb(name, "UN"), name) for name in self._subscriptions
+        ]
+        await asyncio.gather(*asked, return_exceptions=True)
+        await self.room.empty()
+        self.pub.flush()
+
+    async def close(self) -> None:
+        """Leave, once Redis has the answers.
+
+        After a loss what still waits for room goes on: Redis knows nothing of it.
+        """
+        if not self.lines.are_lost:
+            self._drop_waiting()
+        await self.lines.close()
+
+    def _drop_waiting(self) -> None:
+        if dropped := self.room.drop():
+            self.dropped += len(dropped)
+            logger.warning("Dropped %d messages that had no room yet.", len(dropped))
+
+    # --- in ---
+
+    def _received(self, value: list[bytes]) -> None:
+        """Deliver a message, now or when there is room."""
+        key = value[1] if len(value) == _UNGLOBBED else (value[1], value[2])
+        channel = self._channels.get(key) or self._new_channel(key, value)
+        body = value[-1]
+        if len(body) > self.options.max_frame_size:
+            arrived: Message | Reply | None = unreadable(find_id(body))
+        else:
+            arrived = read_channel_message(
+                channel.name, body, reply_suffix=REPLY, takes_text=True
+            )
+        if isinstance(arrived, Message):
+            arrived.wire = channel.wire
+            arrived.subscription = channel.subscription
+            if arrived.id is UNSET:
+                self.room.take(arrived, nobody)
+            else:
+                answer = Answer(self.answers, channel.head, channel.echoes)
+                self.room.take(arrived, answer, answer.finished)
+        elif arrived is not None:
+            self.pub.send(publish(channel.head, write_reply(arrived)))
+        else:
+            self._drop(channel.name)
+
+    def _new_channel(self, key: Any, value: list[bytes]) -> Channel:
+        name = value[-2].decode(errors="replace")
+        channel = Channel(
+            name,
+            RedisWire(name),
+            publish_head(value[-2] + REPLY.encode()),
+            self._count(name + REPLY),
+            self._subscriptions[value[1]] if self._count(name) > 1 else None,
+        )
+        if len(self._channels) < _MOST_REMEMBERED:
+            self._channels[key] = channel
+        return channel
+
+    def _count(self, name: str) -> int:
+        """Count the copies that Redis makes for us of what is published there."""
+        patterns = [each.decode() for each in self._subscriptions]
+        if not self.options.wildcards:
+            return patterns.count(name)
+        return sum(REDIS_GLOB.matches(pattern, name) for pattern in patterns)
+
+    def _drop(self, channel: str) -> None:
+        """Count what is no message, or an answer that a wildcard brought."""
+        self.dropped += 1
+        logger.debug("Dropped what came from %s.", shown(channel))
+
+
+_UNGLOBBED = 3

@@ -1,0 +1,184 @@
+"""What becomes of an entry: acknowledged, tried again, a dead letter."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from django_microservices.transports.redis import (
+    RedisStreamsTransport,
+    holdings,
+    streams_intake,
+)
+from tests.brokers.redis import Redis
+from tests.transports.peers import Delivery, Service, eventually
+
+from .ends import (
+    Streams,
+    dead,
+    emit,
+    fail,
+    hold,
+    linked,
+    nothing_pending,
+    pending,
+    serving,
+    settle,
+    until,
+)
+
+
+async def test_retried_with_a_rest(streams: Streams, name: str, spy: Any) -> None:
+    """What failed is delivered again, and Redis counts; the handler may say when."""
+    loop, times = asyncio.get_running_loop(), []
+
+    def answer(delivery: Delivery) -> None:
+        times.append(loop.time())
+        last = len(times) == 3
+        delivery.end("ack" if last else "retry", delay=None if last else 0.1)
+
+    service = Service(answer)
+    async with serving(streams(), service, name), linked(streams()) as calls:
+        await emit(calls, name, b'{"a":1}')
+        deliveries = await service.came(3)
+        await until(lambda: nothing_pending(spy, name))
+    assert [d.message.wire.deliveries for d in deliveries] == [1, 2, 3]
+    assert [d.data for d in deliveries] == [{"a": 1}] * 3
+    assert times[2] - times[0] >= 0.199
+
+
+async def test_retried_after_somebody_else_settled_it(
+    streams: Streams, name: str, spy: Any
+) -> None:
+    """What is settled when it is due again is not delivered again."""
+    service = Service(lambda delivery: delivery.end("retry", delay=0.2))
+    async with serving(streams(), service, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        await service.came(1)
+        ((id_, _),) = await spy.xrange(name)
+        await spy.xack(name, "orders", id_)
+        await eventually(lambda: not intake.holdings.held)
+    assert len(service.deliveries) == 1
+
+
+async def test_very_many_rest(
+    streams: Streams, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where very many rest before another try, no more are read."""
+    monkeypatch.setattr(streams_intake, "MOST_RESTING", 2)
+    service = Service(lambda delivery: delivery.end("retry", delay=0.3))
+    transport = streams(max_deliveries=2)
+    async with serving(transport, service, name, limit=1) as intake:
+        async with linked(streams()) as calls:
+            for _ in range(4):
+                await emit(calls, name)
+        await service.came(2)
+        await eventually(lambda: intake.holdings.resting == 2)
+        assert intake.free == 0
+        service.answer = Delivery.answer
+        await service.came(6)
+
+
+async def test_entry_that_we_hold_already(streams: Streams, name: str) -> None:
+    """What comes to us once more while it is handled is let go."""
+    service = Service(hold)
+    async with serving(streams(), service, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        await service.came(1)
+        (held,) = intake.holdings.held.values()
+        intake.take(held.stream, held.id, held.fields, 2)
+        assert len(service.deliveries) == 1
+
+
+async def test_due_while_the_group_is_gone(
+    streams: Streams, name: str, spy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due when there is no group waits until there is one again."""
+    monkeypatch.setattr(holdings, "LATER", 0.05)
+    service = Service(lambda delivery: delivery.end("retry", delay=0.2))
+    async with serving(streams(), service, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        await service.came(1)
+        service.answer = Delivery.answer
+        intake._is_making = True
+        await spy.xgroup_destroy(name, "orders")
+        (held,) = intake.holdings.held.values()
+        first = held.timer
+        await eventually(lambda: held.timer is not first)
+        await intake._make_again()
+        await service.came(2)
+        await until(lambda: nothing_pending(spy, name))
+
+
+# --- dead letters ---
+
+
+async def test_dead_letter(streams: Streams, name: str, spy: Any) -> None:
+    """After too many deliveries it is kept with the reason and all that it was."""
+    service = Service(fail)
+    transport = streams(max_deliveries=2)
+    async with serving(transport, service, name), linked(streams()) as calls:
+        await emit(calls, name, b'{"a":1}', headers={"x": "y"})
+        (letter,) = await until(lambda: dead(spy, name))
+        assert not await pending(spy, name)
+        ((id_, _),) = await spy.xrange(name)
+    assert letter == {
+        b"data": b'{"a":1}',
+        b"headers": b'{"x":"y"}',
+        b"dm-reason": b"it failed",
+        b"dm-group": b"orders",
+        b"dm-id": id_,
+        b"dm-deliveries": b"2",
+    }
+    assert len(service.deliveries) == 2
+
+
+async def test_rejected(streams: Streams, name: str, spy: Any) -> None:
+    """What a handler refuses is a dead letter at once; the first verdict counts."""
+
+    def answer(delivery: Delivery) -> None:
+        settle(delivery, "dead", "no such order")
+        delivery.end("ack")
+
+    service = Service(answer)
+    async with serving(streams(), service, name), linked(streams()) as calls:
+        await emit(calls, name)
+        (letter,) = await until(lambda: dead(spy, name))
+    assert (letter[b"dm-reason"], letter[b"dm-deliveries"]) == (b"no such order", b"1")
+
+
+async def test_buried_by_two(streams: Streams, name: str, spy: Any) -> None:
+    """An entry that somebody else has settled does not become a dead letter."""
+    service = Service(hold)
+    async with serving(streams(), service, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        (delivery,) = await service.came(1)
+        ((id_, _),) = await spy.xrange(name)
+        await spy.xack(name, "orders", id_)
+        settle(delivery, "dead", "too late")
+        await intake.hands.ask("PING")
+        assert not await dead(spy, name)
+
+
+async def test_refused_dead_letter(
+    private_redis: Redis, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A letter that Redis has no room for is written later."""
+    monkeypatch.setattr(holdings, "LATER", 0.05)
+    transport = RedisStreamsTransport(url=private_redis.url, group="orders")
+    service = Service(hold)
+    async with serving(transport, service, name), linked(transport) as calls:
+        await emit(calls, name)
+        (delivery,) = await service.came(1)
+        private_redis.execute("CONFIG", "SET", "maxmemory", "1")
+        delivery.end("dead", "no such order")
+        await until(lambda: asyncio.to_thread(_refusals, private_redis))
+        private_redis.execute("CONFIG", "SET", "maxmemory", "0")
+        dead = f"{name}.dead"
+        await until(lambda: asyncio.to_thread(private_redis.execute, "XLEN", dead))
+
+
+def _refusals(server: Redis) -> int:
+    """Count the scripts that failed."""
+    facts = server.execute("INFO", "commandstats").get("cmdstat_eval", {})
+    return int(facts.get("failed_calls", 0))

@@ -1,0 +1,129 @@
+"""The options of Redis' streams, and what both halves refuse."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from django_microservices.exceptions import (
+    MessageTooLarge,
+    NotConnected,
+    TransportRefused,
+)
+from django_microservices.transports.redis import (
+    RedisStreamsTransport,
+    RedisTransport,
+)
+from django_microservices.wire.messages import UNSET
+from tests.transports.peers import Service
+
+from .ends import (
+    Streams,
+    emit,
+    linked,
+    serving,
+)
+
+
+def test_defaults() -> None:
+    """Nothing is lost by default, and nothing is cut."""
+    default = RedisStreamsTransport()
+    assert (default.group, default.max_length) == (None, None)
+    assert (default.claim_after, default.max_deliveries) == (30.0, 5)
+    assert (default.from_beginning, default.keep_acknowledged) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"claim_after": 0}, "claim_after: 0 is not over 0"),
+        ({"group": ""}, "group: a stream is read by a group"),
+        ({"max_deliveries": 0}, "max_deliveries: 0"),
+        ({"redelivery_delay": -1}, "redelivery_delay: -1"),
+        ({"max_length": 0}, "max_length: 0 is not at least 1"),
+    ],
+)
+def test_values_that_cannot_be(options: dict[str, Any], says: str) -> None:
+    """What could never work is refused, and the option is named."""
+    with pytest.raises(ValueError, match=says):
+        RedisStreamsTransport(**options)
+
+
+async def test_server_without_a_group(streams: Streams, name: str) -> None:
+    """A server needs one; a client does not."""
+    with pytest.raises(TransportRefused, match="group: a server needs"):
+        async with serving(streams(group=None), Service(), name):
+            pass
+    async with linked(streams(group=None)) as calls:
+        await emit(calls, name)
+
+
+@pytest.mark.parametrize("pattern", ["orders.*", "a\n", ""])
+async def test_pattern_that_names_no_stream(streams: Streams, pattern: str) -> None:
+    """Wildcards are refused where a server starts, and where one sends."""
+    with pytest.raises(TransportRefused, match="Redis Streams cannot serve this"):
+        async with serving(streams(), Service(), pattern):
+            pass
+    async with linked(streams()) as calls:
+        with pytest.raises(ValueError, match="pattern"):
+            calls.send(pattern, id_=UNSET)
+
+
+async def test_key_that_is_no_stream(streams: Streams, name: str, spy: Any) -> None:
+    """A key of another kind is a refusal for good, at the start and later."""
+    await spy.set(name, "x")
+    with pytest.raises(TransportRefused, match="WRONGTYPE"):
+        async with serving(streams(), Service(), name):
+            pass
+    async with linked(streams()) as calls:
+        with pytest.raises(TransportRefused, match="WRONGTYPE"):
+            await emit(calls, name)
+    await spy.delete(name)
+    async with serving(streams(), Service(), name) as intake:
+        async with spy.pipeline() as pipeline:
+            await pipeline.delete(name).set(name, "x").execute()
+        async with asyncio.timeout(10):
+            assert isinstance(await intake.closed, TransportRefused)
+
+
+async def test_too_large_to_send(streams: Streams, name: str) -> None:
+    """A payload over ``max_frame_size`` does not leave."""
+    async with linked(streams(max_frame_size=10)) as calls:
+        with pytest.raises(MessageTooLarge):
+            calls.send(name, b'"%b"' % (b"x" * 20), UNSET)
+
+
+async def test_cut_while_connecting(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost before anybody used it says so."""
+    from django_microservices.transports.redis import lines
+
+    real = lines.Lines.open
+
+    async def open_and_cut(self: Any) -> None:
+        await real(self)
+        for connection in self._connections:
+            connection.abort("cut")
+
+    monkeypatch.setattr(lines.Lines, "open", open_and_cut)
+    with pytest.raises(NotConnected, match="cut"):
+        async with linked(streams()):
+            pass
+    with pytest.raises(NotConnected, match="cut"):
+        async with serving(streams(), Service(), "x"):
+            pass
+    with pytest.raises(NotConnected, match="cut"):
+        async with serving(RedisTransport(url=streams().address.url), Service(), "x"):
+            pass
+
+
+async def test_driver(streams: Streams, name: str) -> None:
+    """Beneath each end is a client of redis-py."""
+    async with (
+        serving(streams(), Service(), name) as intake,
+        linked(streams()) as calls,
+    ):
+        assert intake.address.startswith("redis://127.0.0.1:")
+        for end in (intake, calls.link):
+            assert await end.driver.ping()
