@@ -4,27 +4,30 @@
 module level, and follows ``override_settings``.
 """
 
-import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from types import ModuleType
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .concurrency.inline import Inline
+from .dispatch.discovery import Discovery
 from .dispatch.handlers import Handler
-from .dispatch.registry import discover, modules_named
-from .endpoints.client import DEFAULT_TIMEOUT, Client, ClientConfig
-from .endpoints.server import Server, ServerConfig
+from .endpoints.config import DEFAULT_TIMEOUT, ClientConfig, ServerConfig
+from .endpoints.named import Ends
 from .options import build_transport
-from .runtime.microservice import Microservice
 from .schema import check_keys, imported, items, number, unknown, whole
 from .wire.secrets import masked
+
+# The ends and their loops are imported when one is made: most commands of a project,
+# the checks among them, read settings and make none.
+if TYPE_CHECKING:
+    from .endpoints.client import Client
+    from .endpoints.server import Server
+    from .runtime.microservice import Microservice
 
 SETTING = "MICROSERVICES"
 DEFAULT_TRANSPORT = "django_microservices.transports.TCPTransport"
@@ -65,13 +68,17 @@ def names_in(kind: str) -> list[str]:
 # --- entries ----------------------------------------------------------------------
 
 
+def path_of(kind: str, name: str) -> str:
+    """Return where an entry of ``SERVERS`` or ``CLIENTS`` stands, for messages."""
+    return f"{SETTING}[{kind!r}][{name!r}]"
+
+
 def entry_of(kind: str, name: str) -> tuple[Any, str]:
     """Return an entry of ``SERVERS`` or ``CLIENTS``, and its path for messages.
 
     An entry that is a callable is called; the result of an async one is awaitable.
     """
-    names = names_in(kind)
-    path = f"{SETTING}[{kind!r}][{name!r}]"
+    names, path = names_in(kind), path_of(kind, name)
     if name not in names:
         raise ImproperlyConfigured(unknown(path, name, names))
     entry = setting(kind)[name]
@@ -86,7 +93,7 @@ def client_config(entry: Mapping[str, Any], path: str) -> ClientConfig:
     if timeout is not None:
         timeout = number(timeout, f"{path}['TIMEOUT']")
     middleware = _middleware(entry, f"{path}['MIDDLEWARE']")
-    serve = (lambda: serve_in_process(transport)) if transport.in_process else None
+    serve = partial(_serve_here, transport) if transport.in_process else None
     return ClientConfig(transport, timeout, middleware, serve)
 
 
@@ -106,7 +113,8 @@ def server_config(name: str, entry: Mapping[str, Any], path: str) -> ServerConfi
 
 def _transport(entry: Mapping[str, Any], path: str, end: str) -> Any:
     given = entry.get("TRANSPORT", DEFAULT_TRANSPORT)
-    return build_transport(given, entry.get("OPTIONS", {}), path, end)
+    options = entry.get("OPTIONS", {})
+    return build_transport(given, options, path, end, service_name)
 
 
 def _middleware(entry: Mapping[str, Any], path: str) -> tuple[Any, ...]:
@@ -130,72 +138,22 @@ def _read(read: Callable[[Any], Any], entry: Any) -> Any:
 
 # --- handlers ---------------------------------------------------------------------
 
-_discovered: dict[tuple[str, ...] | None, list[Handler]] = {}
+discovery = Discovery(lambda name: clients[name])
 
 
 def handlers_of(server: str, named: Iterable[str] | None, path: str) -> list[Handler]:
     """Return the handlers that a server offers; ``named`` is its ``HANDLERS``."""
     path = f"{path}['HANDLERS']"
-    key = None if named is None else items(named, path)
-    if key not in _discovered:
-        _discovered[key] = discover(_modules(key, path), clients.__getitem__)
-    return [
-        handler
-        for handler in _discovered[key]
-        if handler.servers is None or server in handler.servers
-    ]
-
-
-def discovered() -> list[Handler]:
-    """Return every handler that a server looked at so far, offered by it or not."""
-    return [handler for handlers in _discovered.values() for handler in handlers]
-
-
-def _modules(named: tuple[str, ...] | None, path: str) -> Iterator[ModuleType]:
-    if named is None:
-        named = tuple(app.name for app in apps.get_app_configs())
-    for name in named:
-        try:
-            yield from modules_named(name)
-        except ModuleNotFoundError as error:
-            if not f"{name}.".startswith(f"{error.name}."):
-                raise  # it is there, and imports what is not
-            message = f"{path}: {name!r} is neither an installed app nor a module."
-            raise ImproperlyConfigured(message) from error
+    names = None if named is None else items(named, path)
+    return discovery.handlers(server, names, path)
 
 
 # --- clients and servers by name --------------------------------------------------
 
-E = TypeVar("E", Client, Server)
 
+def _make_client(name: str) -> "Client":
+    from .endpoints.client import Client
 
-class Ends(Generic[E]):
-    """``clients`` and ``servers``: one object per name, for the whole process."""
-
-    def __init__(self, kind: str, make: Callable[[str], E]) -> None:
-        self.kind = kind
-        self._make: Callable[[str], E] = make
-        self._ends: dict[str, E] = {}
-
-    def __getitem__(self, name: str) -> E:
-        try:
-            return self._ends[name]
-        except KeyError:
-            return self._ends.setdefault(name, self._make(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(names_in(self.kind))
-
-    def all(self) -> list[E]:
-        """Return those that were used so far."""
-        return list(self._ends.values())
-
-    def clear(self) -> None:
-        """Make them anew when they are next asked for."""
-        self._ends.clear()
-
-
-def _make_client(name: str) -> Client:
     def load() -> Any:
         entry, path = entry_of("CLIENTS", name)
         return _read(lambda known: client_config(known, path), entry)
@@ -203,7 +161,9 @@ def _make_client(name: str) -> Client:
     return Client(name, load)
 
 
-def _make_server(name: str) -> Server:
+def _make_server(name: str) -> "Server":
+    from .endpoints.server import Server
+
     def load() -> Any:
         entry, path = entry_of("SERVERS", name)
         return _read(lambda known: server_config(name, known, path), entry)
@@ -211,16 +171,18 @@ def _make_server(name: str) -> Server:
     return Server(name, load)
 
 
-clients: Ends[Client] = Ends("CLIENTS", _make_client)
-servers: Ends[Server] = Ends("SERVERS", _make_server)
+clients: "Ends[Client]" = Ends(partial(names_in, "CLIENTS"), _make_client)
+servers: "Ends[Server]" = Ends(partial(names_in, "SERVERS"), _make_server)
 
 
-def create_client(transport: Any = DEFAULT_TRANSPORT, **options: Any) -> Client:
+def create_client(transport: Any = DEFAULT_TRANSPORT, **options: Any) -> "Client":
     """Make a client outside settings.
 
     ``create_client(transport, **options)``, or ``create_client({"TRANSPORT": ...,
     "OPTIONS": ..., "TIMEOUT": ...})`` as an entry of ``CLIENTS`` is written.
     """
+    from .endpoints.client import Client
+
     path = "create_client()"
     entry: Mapping[str, Any] = {"TRANSPORT": transport, "OPTIONS": options}
     if isinstance(transport, Mapping):
@@ -230,15 +192,17 @@ def create_client(transport: Any = DEFAULT_TRANSPORT, **options: Any) -> Client:
     return Client(type(config.transport).__name__, lambda: config)
 
 
-def create_microservice(names: Iterable[str] = ()) -> Microservice:
+def create_microservice(names: Iterable[str] = ()) -> "Microservice":
     """Make a Microservice of the servers named, or of all in settings.
 
     Raises ``ImproperlyConfigured`` for a name that settings do not have.
     """
+    from .runtime.microservice import Microservice
+
     known = names_in("SERVERS")
     for name in names:
         if name not in known:
-            path = f"{SETTING}['SERVERS'][{name!r}]"
+            path = path_of("SERVERS", name)
             raise ImproperlyConfigured(unknown(path, name, known))
     chosen = [servers[name] for name in names or known]
     return Microservice(chosen, clients=_Used(), **microservice_options())
@@ -262,44 +226,36 @@ def microservice_options() -> dict[str, Any]:
 class _Used:
     """The clients that were used by the time one asks."""
 
-    def __iter__(self) -> Iterator[Client]:
+    def __iter__(self) -> "Iterator[Client]":
         return iter(clients.all())
 
 
 # --- the memory transport ---------------------------------------------------------
 
 
-@asynccontextmanager
-async def serve_in_process(transport: Any) -> AsyncIterator[None]:
+def _serve_here(transport: Any) -> AbstractAsyncContextManager[None]:
     """Serve the other side of a memory transport on the running loop."""
-    if transport.is_served():
-        yield
-        return
-    async with AsyncExitStack() as stack:
-        for name in names_in("SERVERS"):
-            if await _is_other_side(name, transport):
-                server = _make_server(name)
-                await server.start(_inline)
-                stack.push_async_callback(server.stop)
-        yield
+    from .runtime.in_process import serving
+
+    return serving(transport, partial(_other_sides, transport))
 
 
-def _inline(_: bool) -> tuple[Any, Any]:  # noqa: FBT001 - as Microservice calls it
-    loop = asyncio.get_running_loop()
-    return Inline(loop), Inline(loop)
-
-
-async def _is_other_side(name: str, transport: Any) -> bool:
-    entry, path = entry_of("SERVERS", name)
-    if inspect.isawaitable(entry):
-        entry = await entry
-    other = _transport(entry, path, "server")
-    return type(other) is type(transport) and other.name == transport.name
+async def _other_sides(transport: Any) -> "list[Server]":
+    """Return the servers that a client's memory transport meets, none of them run."""
+    found = []
+    for name in names_in("SERVERS"):
+        entry, path = entry_of("SERVERS", name)
+        if inspect.isawaitable(entry):
+            entry = await entry
+        other = _transport(entry, path, "server")
+        if type(other) is type(transport) and other.name == transport.name:
+            found.append(_make_server(name))
+    return found
 
 
 def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in {SETTING, "INSTALLED_APPS"}:
-        _discovered.clear()
+        discovery.clear()
         for client in clients.all():
             client.forget()
         servers.clear()

@@ -1,7 +1,7 @@
 """OPTIONS of a transport, held against its constructor: the signature is the schema."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,10 +11,13 @@ from .transports.base import Transport
 from .wire.secrets import masked, without_secrets
 
 
-def build_transport(given: Any, options: Any, path: str, end: str) -> Transport:
+def build_transport(
+    given: Any, options: Any, path: str, end: str, service: Callable[[], str]
+) -> Transport:
     """Make the transport that ``TRANSPORT`` and ``OPTIONS`` name.
 
-    ``end`` is "server" or "client".
+    ``end`` is "server" or "client". ``service()`` is the consumer group, where the
+    transport has the option ``group`` and is not given one.
     """
     if isinstance(given, Transport):
         if options:
@@ -23,6 +26,8 @@ def build_transport(given: Any, options: Any, path: str, end: str) -> Transport:
         return given
     cls = transport_class(given, path)
     checked = check_options(cls, options, f"{path}['OPTIONS']", end)
+    if checked.get("group") is None and "group" in options_of(cls, end):
+        checked["group"] = service()
     try:
         return cls(**checked)
     except (ImproperlyConfigured, TypeError, ValueError) as error:
@@ -46,7 +51,7 @@ def check_options(
     cls: type[Transport], options: Any, path: str, end: str
 ) -> dict[str, Any]:
     """Hold ``OPTIONS`` against the signature of the class; return what it takes."""
-    foreign = cls.client_only if end == "server" else cls.server_only
+    foreign = _foreign(cls, end)
     for name in options if isinstance(options, Mapping) else ():
         if name in foreign:
             other = "client" if end == "server" else "server"
@@ -54,9 +59,33 @@ def check_options(
             raise ImproperlyConfigured(message)
     parameters = inspect.signature(cls).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - foreign
-    check_keys(options, options if takes_any else known, path)
+    check_keys(options, options if takes_any else options_of(cls, end), path)
+    _check_address(options, path)
     return check_types(cls, options, path)
+
+
+def _check_address(options: Mapping[str, Any], path: str) -> None:
+    """Refuse two addresses, of which one would be ignored, and one that is empty.
+
+    An empty host is every address of this one to a listener, which nobody means by it.
+    """
+    for name in ("host", "port"):
+        if name in options and options.get("url") is not None:
+            message = f"{path}[{name!r}]: 'url' says it: give one of the two."
+            raise ImproperlyConfigured(message)
+    if options.get("host") == "":
+        message = f"{path}['host']: it is empty; '0.0.0.0' is every address."
+        raise ImproperlyConfigured(message)
+
+
+def options_of(cls: type[Transport], end: str) -> set[str]:
+    """Return the names of the options that one end of a transport has."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - _foreign(cls, end)
+
+
+def _foreign(cls: type[Transport], end: str) -> frozenset[str]:
+    return cls.client_only if end == "server" else cls.server_only
 
 
 def check_types(

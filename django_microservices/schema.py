@@ -4,7 +4,6 @@ Every error is an ``ImproperlyConfigured`` that begins with the setting's path.
 """
 
 import datetime
-import difflib
 import os
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -26,7 +25,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
+from .wire.seconds import seconds_of
 from .wire.secrets import masked, without_secrets
+from .wire.text import suggestion
 
 
 def check_keys(given: Any, known: Iterable[str], path: str) -> None:
@@ -41,16 +42,7 @@ def check_keys(given: Any, known: Iterable[str], path: str) -> None:
 
 def unknown(path: str, name: Any, known: Iterable[str]) -> str:
     """Say that a name is unknown, and which one may have been meant."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    if close:
-        return f"{path}: unknown; did you mean {close[0]!r}?"
-    return f"{path}: unknown; there is {', '.join(known) or 'nothing to name'}."
-
-
-def seconds(value: Any) -> Any:
-    """Return a time in seconds, where it was given as a ``timedelta``."""
-    return value.total_seconds() if isinstance(value, datetime.timedelta) else value
+    return f"{path}: unknown; {suggestion(name, known)}"
 
 
 def imported(item: Any, path: str) -> Any:
@@ -75,13 +67,10 @@ def items(given: Any, path: str) -> tuple[Any, ...]:
 
 def number(value: Any, path: str, *, zero: bool = False) -> float:
     """Return a time in seconds; ``zero`` says whether it may be 0."""
-    found = seconds(value)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not is_number or not (found > 0 or (zero and found == 0)):
-        least = "of at least 0" if zero else "over 0"
-        message = f"{path}: {masked(value)} is not a number of seconds {least}."
-        raise ImproperlyConfigured(message)
-    return float(found)
+    try:
+        return seconds_of(value, path, zero=zero)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(str(error)) from None
 
 
 def whole(value: Any, path: str) -> int:
@@ -189,7 +178,8 @@ def _read_collection(value: Any, hint: Any, path: str) -> Any:
 
 
 def _read_float(value: Any, _: Any, path: str) -> Any:
-    value = seconds(value)
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
     return value if isinstance(value, float) else _read_int(value, _, path)
 
 

@@ -49,9 +49,27 @@ def serialize(value: Any) -> Any:
     return value
 
 
+class Grouped(Transport):
+    """A transport whose servers share the work of one group."""
+
+    def __init__(self, *, group: str | None = None) -> None:
+        self.group = group
+
+
+class GroupedServers(Grouped):
+    """A transport that has groups on one end only."""
+
+    server_only: ClassVar[frozenset[str]] = frozenset(("group",))
+
+
+def built(given: Any, options: Any = None, end: str = "client") -> Any:
+    """Build a transport as conf does."""
+    return build_transport(given, options or {}, PATH, end, lambda: "orders")
+
+
 def tcp(end: str = "client", **options: Any) -> TCPTransport:
     """Make a TCP transport."""
-    transport = build_transport(TCP, options, PATH, end)
+    transport = built(TCP, options, end)
     assert isinstance(transport, TCPTransport)
     return transport
 
@@ -59,7 +77,7 @@ def tcp(end: str = "client", **options: Any) -> TCPTransport:
 def refusal(given: Any = TCP, /, end: str = "client", **options: Any) -> str:
     """Return the message of the error."""
     with pytest.raises(ImproperlyConfigured) as caught:
-        build_transport(given, options, PATH, end)
+        built(given, options, end)
     return str(caught.value)
 
 
@@ -70,13 +88,13 @@ def test_dotted_path() -> None:
 
 def test_class() -> None:
     """A class is taken as it is."""
-    assert isinstance(build_transport(MemoryTransport, {}, PATH, "client"), Transport)
+    assert isinstance(built(MemoryTransport), Transport)
 
 
 def test_object() -> None:
     """An object is used as it is."""
     transport = MemoryTransport()
-    assert build_transport(transport, {}, PATH, "client") is transport
+    assert built(transport) is transport
 
 
 def test_object_with_options() -> None:
@@ -112,6 +130,21 @@ def test_other_end_is_not_suggested() -> None:
     assert "did you mean" not in refusal(OnlyClients, end="server", limitt=1)
 
 
+@pytest.mark.parametrize("option", [{"host": "math"}, {"port": 3000}])
+def test_two_addresses(option: dict[str, Any]) -> None:
+    """An address is given once: as a URL, or in parts."""
+    (name,) = option
+    text = f"{PATH}['OPTIONS'][{name!r}]: 'url' says it: give one of the two."
+    assert refusal(url="tcp://math:3000", **option) == text
+    assert tcp(url=None, **option).tls_options is None
+
+
+def test_empty_host() -> None:
+    """An empty host, which a listener takes for every address, is refused."""
+    text = f"{PATH}['OPTIONS']['host']: it is empty; '0.0.0.0' is every address."
+    assert refusal(host="") == text
+
+
 def test_wrong_type() -> None:
     """A value of another type is refused with the type that is expected."""
     text = f"{PATH}['OPTIONS']['port']: expected int, not '3000' (str)."
@@ -121,7 +154,7 @@ def test_wrong_type() -> None:
 def test_options_are_no_dict() -> None:
     """OPTIONS that are no dict are refused."""
     with pytest.raises(ImproperlyConfigured, match="is not a dict"):
-        build_transport(TCP, [("port", 1)], PATH, "client")
+        built(TCP, [("port", 1)])
 
 
 def test_time_as_timedelta() -> None:
@@ -179,7 +212,7 @@ def test_refusal_of_the_constructor() -> None:
 def test_traceback_has_no_secret() -> None:
     """The error that told the secret is not chained to ours."""
     with pytest.raises(ImproperlyConfigured) as caught:
-        build_transport(Refusing, {"password": "s3cret"}, PATH, "client")
+        built(Refusing, {"password": "s3cret"})
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -187,8 +220,27 @@ def test_traceback_has_no_secret() -> None:
 def test_traceback_without_secret() -> None:
     """An error without a secret is chained."""
     with pytest.raises(ImproperlyConfigured) as caught:
-        build_transport(Refusing, {}, PATH, "client")
+        built(Refusing)
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+@pytest.mark.parametrize("options", [{}, {"group": None}])
+def test_group_is_the_service(options: dict[str, Any], end: str) -> None:
+    """A transport that has groups and is given none gets the service's name."""
+    assert built(Grouped, options, end).group == "orders"
+
+
+@pytest.mark.parametrize("group", ["mine", ""])
+def test_given_group(group: str) -> None:
+    """A group that is given counts, also the one that is none."""
+    assert built(Grouped, {"group": group}).group == group
+
+
+def test_group_of_the_other_end() -> None:
+    """An end that has no groups gets none."""
+    assert built(GroupedServers, end="server").group == "orders"
+    assert built(GroupedServers).group is None
 
 
 def test_unresolved_annotation() -> None:

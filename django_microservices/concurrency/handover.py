@@ -1,105 +1,20 @@
-"""How values cross between threads and event loops, and what greenlets change."""
+"""How outcomes cross between threads and event loops, and what greenlets change."""
 
 import asyncio
 import contextlib
 import sys
 import threading
 from _thread import TIMEOUT_MAX, allocate_lock
-from collections import deque
 from collections.abc import Callable, Generator
-from contextvars import Context
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
-Ts = TypeVarTuple("Ts")
 
 # At import, and not at first use: a fork in the midst of it would hang the child.
 _uvloop = import_module("uvloop") if find_spec("uvloop") else None
-
-Item = tuple[Callable[..., object], tuple[Any, ...]]
-
-
-class Inbox:
-    """Calls that other threads put to ``loop``: one wake-up for all that are waiting.
-
-    They run in the order in which they were put, each in the loop's own context and
-    not in its putter's.
-    """
-
-    # Nothing is locked: under the GIL each step below is atomic. A putter appends and
-    # then reads the flag; the drain clears the flag and then looks at the queue. So
-    # either the drain's last look finds the item, or its putter finds the flag cleared
-    # and wakes the loop. Two putters may both find it cleared, which costs one empty
-    # drain. At the end of a loop the pairs are the same with is_closed() as the flag:
-    # either close()'s last look finds the item, or its putter finds the loop closed
-    # and takes the item back.
-
-    __slots__ = ("_context", "_items", "_loop", "_scheduled")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._items: deque[Item] = deque()
-        self._scheduled = False
-        # Given to every wake-up, which else would copy the context of its putter.
-        self._context = Context()
-
-    def put(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """Have the loop call ``callback``; from any thread.
-
-        Raises ``RuntimeError`` when the loop is closed, and then never calls it.
-        """
-        item = (callback, args)
-        self._items.append(item)
-        if not self._scheduled or self._loop.is_closed():
-            self._wake(item)
-
-    def close(self) -> None:
-        """Call what is still waiting; after the loop was closed, on its thread."""
-        while self._items:
-            self._run_next()
-
-    def _wake(self, item: Item) -> None:
-        self._scheduled = True
-        try:
-            self._loop.call_soon_threadsafe(self._drain, context=self._context)
-        except RuntimeError:
-            if self._take_back(item):
-                raise
-
-    def _take_back(self, item: Item) -> bool:
-        try:
-            self._items.remove(item)
-        except ValueError:
-            return False  # close() has called it
-        return True
-
-    def _drain(self) -> None:
-        try:
-            # What comes meanwhile waits for the loop's next turn, as with call_soon.
-            for _ in range(len(self._items)):
-                self._run_next()
-        finally:
-            self._scheduled = False
-            if self._items:
-                self._scheduled = True
-                self._loop.call_soon(self._drain, context=self._context)
-
-    def _run_next(self) -> None:
-        try:
-            callback, args = self._items.popleft()
-        except IndexError:
-            return  # its putter took it back between our look and now
-        try:
-            callback(*args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001  as the loop does with a callback
-            message = f"Exception in {callback!r}, put to the loop by another thread"
-            context = {"message": message, "exception": error}
-            self._loop.call_exception_handler(context)
 
 
 class Setter(Protocol[T_contra]):

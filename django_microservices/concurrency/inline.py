@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from .adapt import to_async
-from .threads import Job
+from .pools import Job
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ import atexit
 import contextlib
 from collections.abc import Callable, Iterator
 
-from .handover import Inbox, Waiter
+from .handover import Waiter
+from .inbox import Inbox
 
 
 @contextlib.contextmanager

@@ -1,38 +1,26 @@
-"""The fixed pool of threads on which sync handlers run.
-
-The hottest path of the library, about 2 us of CPU a message. Threads are woken one by
-one, each by the one before, and hand back what they ended in one wake-up of the loop.
-"""
+"""The fixed pool of threads on which sync handlers run."""
 
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from asgiref.sync import ThreadSensitiveContext
 
-from .hygiene import Databases, Isolation, adopt_loop, restore_context
-from .streams import Call, Lease, Stream, read
+from .hygiene import restore_context
+from .inbox import Inbox
+from .jobs import FunctionJob, Lease
+from .pools import Job
+from .streams import Stream, read
+from .workers import Queue, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-class Job(Protocol):
-    """What a thread carries out for the loop."""
-
-    def run(self) -> None:
-        """Do the work, on a thread of the pool; an exception is only logged."""
-
-    def finish(self) -> None:
-        """Take the result up, on the loop's thread, some time after :meth:`run`."""
 
 
 class Threads:
@@ -52,18 +40,19 @@ class Threads:
     ) -> None:
         self._name = name
         self._loop = loop
-        self._queue = _Queue()
-        self._ended = _HandBack(loop)
+        self._queue = Queue()
+        self._ended = Inbox(loop)
         self._count = count
         self._database_max_age = database_max_age
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         for _ in range(count):
             self._add_worker()
 
     def _add_worker(self) -> None:
         name = f"{self._name}-{len(self._workers) + 1}"
-        queue, ended, age = self._queue, self._ended, self._database_max_age
-        self._workers.append(_Worker(name, queue, ended, age))
+        age = self._database_max_age
+        worker = Worker(name, self._queue, self._loop, self._ended, age)
+        self._workers.append(worker)
 
     def submit(self, job: Job) -> None:
         """Run ``job`` on the next free thread. Raises RuntimeError once stopped."""
@@ -82,11 +71,11 @@ class Threads:
         Language, time zone and context variables travel there and back, as with
         ``sync_to_async``. A caller that is cancelled leaves a started function running.
         """
-        call = Call(partial(function, *args, **kwargs), self._loop)
-        self.submit(call)
-        await call.ended
-        restore_context(call.context)
-        return call.result()
+        job = FunctionJob(partial(function, *args, **kwargs), self._loop)
+        self.submit(job)
+        await job.ended
+        restore_context(job.context)
+        return job.result()
 
     def stream(
         self, source: Callable[[], Iterable[T]], *, buffer: int = 64
@@ -121,7 +110,7 @@ class Threads:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
         self._refuse_the_rest()
         if self._is_on_loop():
-            self._ended.run()
+            self._ended.close()
         return not any(worker.thread.is_alive() for worker in self._workers)
 
     def _refuse_the_rest(self) -> None:
@@ -131,7 +120,8 @@ class Threads:
         for job in jobs:
             refuse = getattr(job, "refuse", None)
             if refuse is not None:
-                self._ended.put(partial(refuse, self._stopped_error()))
+                with contextlib.suppress(RuntimeError):  # there is no loop to hear it
+                    self._ended.put(refuse, self._stopped_error())
 
     def _stopped_error(self) -> RuntimeError:
         return RuntimeError(f"The threads {self._name!r} are stopped.")
@@ -169,162 +159,3 @@ class Threads:
                 self._add_worker()
                 worker.is_relieved = True
         return len(hanging)
-
-
-class _Queue:
-    """The jobs that wait for a thread, and the threads that wait for a job.
-
-    ``waking`` is true while a woken thread has not arrived: it will look at ``jobs``
-    itself, so nobody else needs to be woken. Every check comes after the change that
-    the other side checks for, hence no wake-up is lost.
-    """
-
-    def __init__(self) -> None:
-        self.jobs: deque[Job] = deque()
-        self.idle: list[_Worker] = []
-        self.waking = False
-        self.stopped = False
-
-    def wake(self) -> None:
-        """Wake the thread that rests the shortest: its connections are the warmest."""
-        try:
-            worker = self.idle.pop()
-        except IndexError:
-            return
-        self.waking = True
-        worker.arrival.release()
-
-    def leave(self, worker: "_Worker") -> bool:
-        """Take ``worker`` off the idle list; False if it is being woken already."""
-        try:
-            self.idle.remove(worker)
-        except ValueError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        self.stopped = True
-        while self.idle:
-            self.wake()
-
-    def take_all(self) -> list[Job]:
-        jobs: list[Job] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                jobs.append(self.jobs.popleft())
-        return jobs
-
-
-class _HandBack:
-    """Runs callbacks of other threads on the loop, all that wait in one wake-up."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._woken = False
-
-    def put(self, callback: Callable[[], object]) -> None:
-        self._waiting.append(callback)
-        if not self._woken:
-            self._woken = True
-            # A loop that was closed has nobody left to tell.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.run)
-
-    def run(self) -> None:
-        self._woken = False
-        waiting = self._waiting
-        for _ in range(len(waiting)):
-            try:
-                waiting.popleft()()
-            except Exception:
-                logger.exception("Finishing a job failed.")
-
-
-class _Worker:
-    """One thread, its present job, and since when (monotonic) it has that."""
-
-    def __init__(
-        self, name: str, queue: _Queue, ended: _HandBack, database_max_age: float
-    ) -> None:
-        self.since = 0.0
-        self.job: Job | None = None
-        self.is_relieved = False
-        self.arrival = threading.Lock()
-        self.arrival.acquire()
-        self._queue = queue
-        self._ended = ended
-        self._database_max_age = database_max_age
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self.thread.start()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it has not ended."""
-        return self.thread.is_alive()
-
-    def has_job_since(self, before: float) -> bool:
-        """Whether it began its present job before that time."""
-        return self.job is not None and self.since < before
-
-    def hangs(self, before: float) -> bool:
-        """Whether it began, before that time, a job that nobody awaits any more."""
-        job = self.job
-        return getattr(job, "abandoned", False) and self.since < before
-
-    def _work(self) -> None:
-        adopt_loop(self._ended.loop)
-        isolation = Isolation()
-        databases = Databases(self._database_max_age)
-        while self._carry_out(isolation, databases):
-            self._rest(databases)
-        databases.close()
-        isolation.close()
-
-    def _carry_out(self, isolation: Isolation, databases: Databases) -> bool:
-        """Run jobs until there is none; False once the queue is stopped."""
-        queue, opened, put = self._queue, databases.opened, self._ended.put
-        jobs, idle = queue.jobs, queue.idle
-        while True:
-            try:
-                job = jobs.popleft()
-            except IndexError:
-                return not queue.stopped
-            if jobs and idle and not queue.waking:
-                queue.wake()
-            self.since = now = time.monotonic()
-            self.job = job
-            if opened:
-                databases.before(now)
-            try:
-                isolation.run(job.run)
-            except BaseException:
-                logger.exception("A job failed on thread %s.", self.thread.name)
-            if opened:
-                databases.after()
-            self.job = None
-            put(job.finish)
-            del job  # a thread at rest holds no message
-            if self.is_relieved:
-                return self._leave()
-
-    def _leave(self) -> bool:
-        """Let the thread that took the place work on."""
-        queue = self._queue
-        if queue.jobs and not queue.waking:
-            queue.wake()
-        return False
-
-    def _rest(self, databases: Databases) -> None:
-        """Wait for a job; close connections whose age is reached meanwhile."""
-        queue = self._queue
-        queue.idle.append(self)
-        if (queue.jobs or queue.stopped) and queue.leave(self):
-            return
-        timeout = databases.expires_in() if databases.opened else -1.0
-        if not self.arrival.acquire(timeout=timeout):
-            if queue.leave(self):
-                databases.expire()
-                return
-            self.arrival.acquire()
-        queue.waking = False

@@ -10,38 +10,14 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from contextvars import ContextVar
-from typing import Any, Protocol
-
-from asgiref.sync import iscoroutinefunction
+from typing import Any
 
 from ..concurrency.adapt import to_async, to_sync
 from ..concurrency.inline import each
+from ..concurrency.pools import Pool
+from .modes import is_async
 
 _END: Any = object()
-
-
-class Pool(Protocol):
-    """What composing needs of the sync threads."""
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a sync piece on a thread, in the caller's context."""
-
-    def database_thread(self) -> AbstractAsyncContextManager[None]:
-        """Give the async ORM calls inside a block a thread of the pool."""
-
-
-class Streams(Protocol):
-    """What composing needs of the threads of sync streams."""
-
-    def stream(self, open_: Callable[[], Any]) -> Any:
-        """Iterate a sync iterator, whole on one thread."""
-
-
-def is_async(part: Any) -> bool:
-    """Whether a function, or an object's ``__call__``, is async."""
-    return iscoroutinefunction(part) or iscoroutinefunction(
-        getattr(part, "__call__", None)  # noqa: B004 - an instance's own
-    )
 
 
 class Bridge:
@@ -55,7 +31,7 @@ class Bridge:
     sync one, whatever the handler is.
     """
 
-    def __init__(self, pool: Pool, streams: Streams) -> None:
+    def __init__(self, pool: Pool, streams: Pool) -> None:
         self.pool = pool
         self.streams = streams
 

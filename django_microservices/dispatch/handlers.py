@@ -64,6 +64,7 @@ class Handler:
             resolve_client=resolve_client,
             skip_self=controller is not None,
             pipes=self.pipes,
+            payload=_payload(mark),
         )
         self.encode = encoder_for(self.answer)
 
@@ -160,6 +161,13 @@ class Handler:
 
     def __repr__(self) -> str:
         return f"<Handler {self.name}>"
+
+
+def _payload(mark: Mark) -> Any:
+    """Return the type that a contract says, for a function that says none."""
+    if mark.contract is None:
+        return inspect.Parameter.empty
+    return type(None) if mark.contract.data is None else mark.contract.data
 
 
 def _is_any(kind: Any, kinds: Iterable[Any]) -> bool:

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..concurrency.adapt import to_async
 from ..wire.context import MessageContext, current_context
+from .modes import is_async
 from .payloads.annotations import MISSING
 from .signatures import Inject, Slot, name_of, slots_of
 
@@ -36,10 +37,8 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Part":
         """Make the step that a user's function is: a sync one may use the database."""
-        is_async = iscoroutinefunction(function) or iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an instance's own
-        )
-        return cls(function, is_async, not is_async)
+        awaits = is_async(function)
+        return cls(function, awaits, not awaits)
 
     async def acall(self, run: Run, *args: Any) -> Any:
         """Return the value; what may block goes through ``run``."""

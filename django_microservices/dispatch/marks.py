@@ -1,13 +1,13 @@
 """The options of a handler's decorator, read and checked."""
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from ..wire.seconds import seconds_of
+from ..wire.text import suggestion
 from .decorators import Mark, kind_name
 
 _OF_THE_WIRE = ("qos", "queue")
@@ -48,14 +48,8 @@ def _refuse_unknown(given: Mapping[str, Any], kind: str, path: str) -> None:
     known = OPTIONS if kind == "request" else OPTIONS - _OF_REQUESTS
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {_listed(known)}."
-            message = f"{path} has no option {name!r}; {hint}"
+            message = f"{path} has no option {name!r}; {suggestion(name, known)}"
             raise ImproperlyConfigured(message)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
 
 
 def _read(given: Mapping[str, Any], name: str, path: str) -> Any:
@@ -92,10 +86,7 @@ def _alias(value: Any) -> str:
 
 
 def _seconds(value: Any) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not seconds > 0:
-        raise ValueError
-    return float(seconds)
+    return seconds_of(value, "timeout")
 
 
 _READERS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {

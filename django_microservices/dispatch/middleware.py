@@ -11,30 +11,28 @@ from inspect import isawaitable, iscoroutine
 from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction
-from django.core.exceptions import (
-    ImproperlyConfigured,
-    MiddlewareNotUsed,
-    PermissionDenied,
-)
+from django.core.exceptions import PermissionDenied
 
+from ..concurrency.pools import Pool
 from ..wire.context import MessageContext
-from .bridge import Bridge, Pool, Streams, is_async
+from .bridge import Bridge
 from .handlers import Handler
+from .modes import is_async, layer_of
 
 Context = MessageContext[Any]
-Call = Callable[[Context], Any]
-AsyncCall = Callable[[Context], Awaitable[Any]]
+Layer = Callable[[Context], Any]
+AsyncLayer = Callable[[Context], Awaitable[Any]]
 
 
 class Chain(NamedTuple):
     """A composed handler: ``call(context)``, awaited when ``is_async``."""
 
-    call: Call
+    call: Layer
     is_async: bool
 
 
 def compose(
-    handler: Handler, middleware: Iterable[Any], pool: Pool, streams: Streams
+    handler: Handler, middleware: Iterable[Any], pool: Pool, streams: Pool
 ) -> Chain:
     """Put ``middleware`` (outermost first) and the handler's own parts around it.
 
@@ -56,7 +54,7 @@ def compose(
 class _Composer:
     """A chain while it grows outwards: sync for as long as every piece is."""
 
-    def __init__(self, handler: Handler, pool: Pool, streams: Streams) -> None:
+    def __init__(self, handler: Handler, pool: Pool, streams: Pool) -> None:
         self.is_stream = handler.streams
         self.bridge = Bridge(pool, streams)
         self.chain = _innermost(handler, self.bridge)
@@ -68,21 +66,21 @@ class _Composer:
         ``sync_and_async_middleware`` and its kin work too.
         """
         chain = self.chain
-        layer = _made(factory, chain.call)
+        layer = layer_of(factory, chain.call)
         if iscoroutinefunction(layer) == chain.is_async:
             self.chain = Chain(layer, chain.is_async)
         elif chain.is_async:
             self._call_on_a_thread(factory, chain.call)
         else:
-            self.chain = Chain(_made(factory, self._on_loop()), is_async=True)
+            self.chain = Chain(layer_of(factory, self._on_loop()), is_async=True)
 
-    def _call_on_a_thread(self, factory: Any, call: AsyncCall) -> None:
+    def _call_on_a_thread(self, factory: Any, call: AsyncLayer) -> None:
         inner = self.bridge.to_thread(call, streams=self.is_stream)
-        layer = _made(factory, inner)
+        layer = layer_of(factory, inner)
         outer = self.bridge.to_loop(layer, streams=self.is_stream)
         self.chain = Chain(outer, is_async=True)
 
-    def _on_loop(self) -> AsyncCall:
+    def _on_loop(self) -> AsyncLayer:
         """Return the chain to be awaited."""
         call = self.chain.call
         if self.chain.is_async:
@@ -123,7 +121,7 @@ def _innermost(handler: Handler, bridge: Bridge) -> Chain:
     return Chain(call, is_async=False)
 
 
-def _async_innermost(handler: Handler, bridge: Bridge) -> AsyncCall:
+def _async_innermost(handler: Handler, bridge: Bridge) -> AsyncLayer:
     plan, function, bind = handler.plan, handler.function, handler.plan.bind
     simple = not (plan.is_async or plan.may_block or handler.uses_database)
     if handler.streams or not simple:
@@ -136,7 +134,7 @@ def _async_innermost(handler: Handler, bridge: Bridge) -> AsyncCall:
     return call
 
 
-def _bound(handler: Handler, bridge: Bridge) -> AsyncCall:
+def _bound(handler: Handler, bridge: Bridge) -> AsyncLayer:
     """Return what gives the arguments, each step having run where it belongs."""
     plan, bind, abind = handler.plan, handler.plan.bind, handler.plan.abind
     if plan.is_async:
@@ -150,7 +148,7 @@ def _bound(handler: Handler, bridge: Bridge) -> AsyncCall:
     return values
 
 
-def _with_database(handler: Handler, bridge: Bridge, values: AsyncCall) -> AsyncCall:
+def _with_database(handler: Handler, bridge: Bridge, values: AsyncLayer) -> AsyncLayer:
     run = _called(handler, bridge, values)
     if not handler.uses_database:
         return run
@@ -170,7 +168,7 @@ def _with_database(handler: Handler, bridge: Bridge, values: AsyncCall) -> Async
     return stream_with_database if handler.streams else run_with_database
 
 
-def _called(handler: Handler, bridge: Bridge, values: AsyncCall) -> AsyncCall:
+def _called(handler: Handler, bridge: Bridge, values: AsyncLayer) -> AsyncLayer:
     """Return what calls the handler where it belongs."""
     function, streams = handler.function, handler.streams
 
@@ -187,27 +185,10 @@ def _called(handler: Handler, bridge: Bridge, values: AsyncCall) -> AsyncCall:
     return run_stream if streams else run
 
 
-# --- middleware -------------------------------------------------------------------
-
-
-def _made(factory: Any, get_response: Call) -> Call:
-    try:
-        layer = factory(get_response)
-    except MiddlewareNotUsed:
-        return get_response
-    if not callable(layer):
-        name = getattr(factory, "__qualname__", repr(factory))
-        message = f"Middleware {name} returned {layer!r}, which is not callable."
-        raise ImproperlyConfigured(message)
-    # An object whose __call__ is async says so only through the method.
-    made: Call = layer
-    return made if iscoroutinefunction(layer) or not is_async(layer) else layer.__call__
-
-
 # --- guards -----------------------------------------------------------------------
 
 
-def _guard(guard: Any, call: Call) -> Call:
+def _guard(guard: Any, call: Layer) -> Layer:
     def layer(context: Context) -> Any:
         _admit(guard, guard(context))
         return call(context)
@@ -215,7 +196,7 @@ def _guard(guard: Any, call: Call) -> Call:
     return layer
 
 
-def _async_guard(guard: AsyncCall, call: AsyncCall) -> AsyncCall:
+def _async_guard(guard: AsyncLayer, call: AsyncLayer) -> AsyncLayer:
     async def layer(context: Context) -> Any:
         _admit(guard, await guard(context))
         return await call(context)
@@ -235,7 +216,7 @@ def _admit(guard: Any, answer: Any) -> None:
 # --- exception filters ------------------------------------------------------------
 
 
-def _filter(filter_: Any, call: Call) -> Call:
+def _filter(filter_: Any, call: Layer) -> Layer:
     def layer(context: Context) -> Any:
         try:
             return call(context)
@@ -245,7 +226,9 @@ def _filter(filter_: Any, call: Call) -> Call:
     return layer
 
 
-def _async_filter(filter_: Callable[..., Awaitable[Any]], call: AsyncCall) -> AsyncCall:
+def _async_filter(
+    filter_: Callable[..., Awaitable[Any]], call: AsyncLayer
+) -> AsyncLayer:
     async def layer(context: Context) -> Any:
         try:
             return await call(context)
@@ -255,7 +238,7 @@ def _async_filter(filter_: Callable[..., Awaitable[Any]], call: AsyncCall) -> As
     return layer
 
 
-def _stream_filter(filter_: Any, call: Call) -> Call:
+def _stream_filter(filter_: Any, call: Layer) -> Layer:
     """Catch what a stream raises at any time; the filter's answer is the last item."""
 
     def rest(items: Iterable[Any], context: Context) -> Iterator[Any]:
@@ -275,8 +258,8 @@ def _stream_filter(filter_: Any, call: Call) -> Call:
 
 
 def _async_stream_filter(
-    filter_: Callable[..., Awaitable[Any]], call: AsyncCall
-) -> AsyncCall:
+    filter_: Callable[..., Awaitable[Any]], call: AsyncLayer
+) -> AsyncLayer:
     """Return the twin of :func:`_stream_filter`."""
 
     async def alone(item: Any) -> AsyncIterator[Any]:

@@ -42,12 +42,15 @@ def plan(
     resolve_client: ResolveClient,
     skip_self: bool = False,
     pipes: Iterable[Any] = (),
+    payload: Any = MISSING,
 ) -> Plan:
     """Return how ``function`` is called; a pipe is ``pipe(value, parameter)``.
 
-    Raises ``ImproperlyConfigured`` that names the handler, the parameter and the cure.
+    ``payload`` is the type of one that the function does not annotate. Raises
+    ``ImproperlyConfigured`` that names the handler, the parameter and the cure.
     """
     slots = _filled(function, slots_of(function)[skip_self:])
+    slots = [_typed(slot, payload) for slot in slots]
     members = _members(function, slots)
     piped = tuple(Part.of(pipe) for pipe in pipes)
     sources = _sources(function, slots, resolve_client, piped)
@@ -64,8 +67,8 @@ def plan(
 
 def _filled(function: Any, slots: list[Slot]) -> list[Slot]:
     """Return the parameters that are filled, having refused what cannot be."""
-    plain = [slot for slot in slots if slot.marker is None and not slot.is_context]
-    payloads = [slot.name for slot in plain if not slot.is_keyword]
+    unmarked = [slot for slot in slots if slot.marker is None and not slot.is_context]
+    payloads = [slot.name for slot in unmarked if not slot.is_keyword]
     if len(payloads) > 1:
         message = (
             f"{name_of(function)}: parameter {payloads[1]!r} would be a second payload "
@@ -73,7 +76,7 @@ def _filled(function: Any, slots: list[Slot]) -> list[Slot]:
             'Annotated[..., Payload("key")] or Annotated[..., Inject(...)].'
         )
         raise ImproperlyConfigured(message)
-    named = {slot.name: slot.default for slot in plain if slot.is_keyword}
+    named = {slot.name: slot.default for slot in unmarked if slot.is_keyword}
     for name, default in named.items():
         if default is MISSING:
             message = (
@@ -83,6 +86,11 @@ def _filled(function: Any, slots: list[Slot]) -> list[Slot]:
             )
             raise ImproperlyConfigured(message)
     return [slot for slot in slots if slot.name not in named]
+
+
+def _typed(slot: Slot, payload: Any) -> Slot:
+    is_untyped = slot.marker is None and slot.annotation is MISSING
+    return slot._replace(annotation=payload) if is_untyped else slot
 
 
 def _members(function: Any, slots: list[Slot]) -> Part:

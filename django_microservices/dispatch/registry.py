@@ -8,14 +8,23 @@ from types import ModuleType
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import module_has_submodule
 
 from ..wire.messages import Subscription
 from ..wire.patterns import EXACT, Grammar
-from .decorators import Controller, marks_of
+from .decorators import Controller, Mark, marks_of
 from .handlers import Handler, ResolveClient
 
 HANDLERS = "handlers"
+
+
+class UnusableHandlers(ImproperlyConfigured):
+    """Every handler that cannot be used as it is written: ``errors``, one for each."""
+
+    def __init__(self, errors: list[ImproperlyConfigured]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors
 
 
 def handler_modules(app: AppConfig) -> Iterator[ModuleType]:
@@ -49,16 +58,30 @@ def discover(
     """Return the handlers *defined* in these modules, each function once.
 
     Of a Controller also those that it inherits, wherever they are defined; an abstract
-    one has none of its own.
+    one has none of its own. Raises :class:`UnusableHandlers`.
     """
-    seen: set[int] = set()
     handlers: list[Handler] = []
+    errors: list[ImproperlyConfigured] = []
+    for function, mark, controller in _marked_in(modules):
+        try:
+            handlers.append(Handler(function, mark, controller, resolve_client))
+        except ImproperlyConfigured as error:
+            errors.append(error)
+    if errors:
+        raise UnusableHandlers(errors)
+    return handlers
+
+
+Marked = tuple[Any, Mark, type[Controller] | None]
+
+
+def _marked_in(modules: Iterable[ModuleType]) -> Iterator[Marked]:
+    seen: set[int] = set()
     for module in modules:
         for member in _defined_in(module):
             if id(member) not in seen:
                 seen.add(id(member))
-                handlers += _handlers_of(member, resolve_client)
-    return handlers
+                yield from _marks_on(member)
 
 
 def _defined_in(module: ModuleType) -> Iterator[Any]:
@@ -67,14 +90,14 @@ def _defined_in(module: ModuleType) -> Iterator[Any]:
             yield member
 
 
-def _handlers_of(member: Any, resolve_client: ResolveClient) -> Iterator[Handler]:
+def _marks_on(member: Any) -> Iterator[Marked]:
     if inspect.isfunction(member):
         for mark in marks_of(member):
-            yield Handler(member, mark, None, resolve_client)
+            yield member, mark, None
     elif _is_controller(member):
         for _, function in inspect.getmembers(member, inspect.isfunction):
             for mark in marks_of(function):
-                yield Handler(function, mark, member, resolve_client)
+                yield function, mark, member
 
 
 def _is_controller(member: Any) -> bool:

@@ -14,8 +14,9 @@ from ..exceptions import (
     RemoteError,
     StreamOverflow,
 )
-from ..wire.codecs import NO_HANDLER, decode
+from ..wire.codecs import decode
 from ..wire.messages import UNSET, Message, Reply
+from ..wire.packets import NO_HANDLER
 from ..wire.text import shown
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Call(Message, eq=False):
         data = reply.data
         if data is not None and reply.last:
             self.succeed(data)
-        elif reply.error is not None:
+        elif reply.error is not None or reply.missing:
             self.fail(remote_error(self, reply))
         elif not reply.last:
             self.last = data
@@ -131,7 +132,7 @@ class StreamCall(Call, eq=False):
 
     def receive(self, reply: Reply) -> None:
         """Keep an item, or end."""
-        if reply.error is not None:
+        if reply.error is not None or reply.missing:
             self._finish(remote_error(self, reply))
             return
         if reply.data is not None or not reply.last:

@@ -1,62 +1,31 @@
-"""The end that asks: verbs for sync and async callers over one transport."""
+"""The end that asks: what a client knows, and what its verbs make of a call."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from django.db import transaction
-
-from ..concurrency.adapt import to_async
 from ..concurrency.once import Once
 from ..concurrency.portal import is_throwaway, portal, refuse_inside_loop
 from ..exceptions import NotConnected
 from ..wire.context import REQUEST_ID_HEADER, current_request_id
-from ..wire.contracts import AnyPattern, Event, Request
-from ..wire.messages import UNSET, new_id
+from ..wire.contracts import Event, Request
 from ..wire.patterns import Pattern
+from ..wire.seconds import seconds_of
 from ..wire.status import StatusStream
+from .arguments import DEFAULT, headers_of, options_of
 from .calls import Call, StreamCall
+from .config import ClientConfig
 from .connection import Connection
 from .connections import Connections
-from .exchange import DEFAULT_TIMEOUT, ClientConfig, Exchange
+from .exchange import Exchange
 from .layers import Layers
 from .listeners import Listeners
-
-__all__ = ["DEFAULT", "DEFAULT_TIMEOUT", "Client", "ClientConfig"]
-
-In = TypeVar("In")
-Out = TypeVar("Out")
+from .verbs import Verbs
 
 _CONTRACTS = (Request, Event)
 
 
-class _Default:
-    """A timeout that was not given."""
-
-    def __repr__(self) -> str:
-        return "the client's TIMEOUT"
-
-
-DEFAULT: Any = _Default()
-
-
-class Options(TypedDict, total=False):
-    """What every verb takes beside the pattern and the data."""
-
-    timeout: float | None
-    headers: Mapping[str, str] | None
-    options: Any
-
-
-class EmitOptions(Options, total=False):
-    """What the verbs for events take."""
-
-    on_commit: bool
-    using: str | None
-
-
-class Client:
+class Client(Verbs):
     """One entry of ``MICROSERVICES["CLIENTS"]``: ``clients["NAME"]``.
 
     It connects at the first call, is shared by the whole process, and may stand at
@@ -91,241 +60,7 @@ class Client:
         self._begin_anew()
         self._connections.end()
 
-    # --- verbs that wait for an answer ---
-
-    @overload
-    def send(
-        self, pattern: Request[In, Out], data: In, **options: Unpack[Options]
-    ) -> Out: ...
-    @overload
-    def send(
-        self,
-        pattern: AnyPattern | Request[Any, Any],
-        data: Any = ...,
-        *,
-        returns: type[Out],
-        **options: Unpack[Options],
-    ) -> Out: ...
-    @overload
-    def send(
-        self,
-        pattern: AnyPattern,
-        data: Any = ...,
-        *,
-        returns: Any = ...,
-        **options: Unpack[Options],
-    ) -> Any: ...
-    def send(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        returns: Any = None,
-        timeout: float | None = DEFAULT,
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> Any:
-        """Send a request and return its answer; of a stream, the last item."""
-        refuse_inside_loop("send", "asend")
-        exchange = self._exchange or self._once.get()
-        return exchange.run(
-            self._call(
-                Call, new_id(), pattern, data, returns, timeout, headers, options
-            )
-        )
-
-    @overload
-    async def asend(
-        self, pattern: Request[In, Out], data: In, **options: Unpack[Options]
-    ) -> Out: ...
-    @overload
-    async def asend(
-        self,
-        pattern: AnyPattern | Request[Any, Any],
-        data: Any = ...,
-        *,
-        returns: type[Out],
-        **options: Unpack[Options],
-    ) -> Out: ...
-    @overload
-    async def asend(
-        self,
-        pattern: AnyPattern,
-        data: Any = ...,
-        *,
-        returns: Any = ...,
-        **options: Unpack[Options],
-    ) -> Any: ...
-    async def asend(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        returns: Any = None,
-        timeout: float | None = DEFAULT,  # noqa: ASYNC109 - travels with the call
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> Any:
-        """Send a request and return its answer; of a stream, the last item."""
-        exchange = self._exchange or await self._once.aget()
-        return await exchange.arun(
-            self._call(
-                Call, new_id(), pattern, data, returns, timeout, headers, options
-            )
-        )
-
-    @overload
-    def stream(
-        self, pattern: Request[In, Out], data: In, **options: Unpack[Options]
-    ) -> Iterator[Out]: ...
-    @overload
-    def stream(
-        self,
-        pattern: AnyPattern | Request[Any, Any],
-        data: Any = ...,
-        *,
-        returns: type[Out],
-        **options: Unpack[Options],
-    ) -> Iterator[Out]: ...
-    @overload
-    def stream(
-        self,
-        pattern: AnyPattern,
-        data: Any = ...,
-        *,
-        returns: Any = ...,
-        **options: Unpack[Options],
-    ) -> Iterator[Any]: ...
-    def stream(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        returns: Any = None,
-        timeout: float | None = DEFAULT,
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> Iterator[Any]:
-        """Send a request and iterate its answers; ``timeout`` bounds each wait.
-
-        Closing the iterator cancels the stream on the other side.
-        """
-        refuse_inside_loop("stream", "astream")
-        exchange = self._exchange or self._once.get()
-        call = self._call(
-            StreamCall, new_id(), pattern, data, returns, timeout, headers, options
-        )
-        items: Iterator[Any] = exchange.run(call)
-        return items
-
-    @overload
-    def astream(
-        self, pattern: Request[In, Out], data: In, **options: Unpack[Options]
-    ) -> AsyncGenerator[Out, None]: ...
-    @overload
-    def astream(
-        self,
-        pattern: AnyPattern | Request[Any, Any],
-        data: Any = ...,
-        *,
-        returns: type[Out],
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Out, None]: ...
-    @overload
-    def astream(
-        self,
-        pattern: AnyPattern,
-        data: Any = ...,
-        *,
-        returns: Any = ...,
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Any, None]: ...
-    async def astream(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        returns: Any = None,
-        timeout: float | None = DEFAULT,  # noqa: ASYNC109 - travels with the call
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> AsyncGenerator[Any, None]:
-        """Send a request and iterate its answers; ``timeout`` bounds each wait."""
-        exchange = self._exchange or await self._once.aget()
-        call = self._call(
-            StreamCall, new_id(), pattern, data, returns, timeout, headers, options
-        )
-        async with aclosing(await exchange.arun(call)) as items:
-            async for item in items:
-                yield item
-
-    # --- verbs that do not wait ---
-
-    @overload
-    def emit(
-        self,
-        pattern: Event[In] | Request[In, Any],
-        data: In,
-        **options: Unpack[EmitOptions],
-    ) -> None: ...
-    @overload
-    def emit(
-        self, pattern: AnyPattern, data: Any = ..., **options: Unpack[EmitOptions]
-    ) -> None: ...
-    def emit(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        on_commit: bool = False,
-        using: str | None = None,
-        timeout: float | None = DEFAULT,
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> None:
-        """Send an event; return once the wire has it.
-
-        ``on_commit=True`` sends it after the transaction of database ``using``; for
-        events that must not be lost there is the outbox.
-        """
-        refuse_inside_loop("emit", "aemit")
-        exchange = self._exchange or self._once.get()
-        call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
-        if on_commit:
-            transaction.on_commit(lambda: exchange.run(call), using=using)
-        else:
-            exchange.run(call)
-
-    @overload
-    async def aemit(
-        self,
-        pattern: Event[In] | Request[In, Any],
-        data: In,
-        **options: Unpack[EmitOptions],
-    ) -> None: ...
-    @overload
-    async def aemit(
-        self, pattern: AnyPattern, data: Any = ..., **options: Unpack[EmitOptions]
-    ) -> None: ...
-    async def aemit(
-        self,
-        pattern: Any,
-        data: Any = None,
-        *,
-        on_commit: bool = False,
-        using: str | None = None,
-        timeout: float | None = DEFAULT,  # noqa: ASYNC109 - travels with the call
-        headers: Mapping[str, str] | None = None,
-        options: Any = None,
-    ) -> None:
-        """Send an event; return once the wire has it."""
-        exchange = self._exchange or await self._once.aget()
-        call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
-        if on_commit:
-            later = to_async(transaction.on_commit)
-            await later(lambda: exchange.run(call), using=using)
-        else:
-            await exchange.arun(call)
+    # --- calls ---
 
     def _call(  # noqa: PLR0917 - by place, since it is hot
         self,
@@ -336,7 +71,7 @@ class Client:
         returns: Any,
         timeout: Any,
         headers: Mapping[str, str] | None,
-        options: Any,
+        options: Mapping[str, Any] | None,
     ) -> Call:
         if isinstance(pattern, _CONTRACTS):
             if returns is None:
@@ -347,13 +82,17 @@ class Client:
         if pattern.is_reserved:
             message = f"{pattern.route!r}: patterns that begin with 'dm-' are reserved."
             raise ValueError(message)
+        if headers is not None:
+            headers = headers_of(headers)
         request_id = current_request_id()
         if request_id is not None:
             headers = {REQUEST_ID_HEADER: request_id, **(headers or {})}
-        elif headers is not None:
-            headers = dict(headers)
         if timeout is DEFAULT:
             timeout = self._timeout
+        elif timeout is not None:
+            timeout = seconds_of(timeout, "timeout")
+        if options is not None:
+            options = options_of(options, self._transport)
         streams = kind is StreamCall
         name = self.name
         return kind(
@@ -366,6 +105,7 @@ class Client:
             None,
             options,
             streams,
+            None,
             name,
             returns,
         )
@@ -429,6 +169,7 @@ class Client:
     def _take(self, config: ClientConfig) -> Exchange | Layers:
         exchange = Exchange(config, self._connections)
         self._timeout = config.timeout
+        self._transport = config.transport
         self._config = config
         self._exchange = (
             Layers(exchange, config.middleware) if config.middleware else exchange

@@ -87,8 +87,21 @@ class Connection:
         """
         session = self.session or await self.connected(call)
         waiting = session.link.publish(call)
-        if waiting is not None:
-            await _confirmed(call, waiting)
+        if isinstance(waiting, asyncio.Future):
+            await self._confirmed(call, waiting)
+        elif waiting is not None:
+            await _awaited(call, waiting)
+
+    async def _confirmed(self, call: Call, confirm: "asyncio.Future[None]") -> None:
+        """Wait for the wire's confirm; many of them share the timers."""
+        call.waiter = confirm
+        if call.timeout is not None:
+            call.bucket = self.timers.add(call, call.timeout)
+        try:
+            await confirm
+        finally:
+            call.close(answered=True)
+            call.waiter = None  # it holds the error whose traceback holds this frame
 
     async def connected(self, call: Call) -> Session:
         """Return the link's session; raise the reason if there is none in time."""
@@ -260,7 +273,7 @@ class Connection:
         return tasks
 
 
-async def _confirmed(call: Call, waiting: Awaitable[None]) -> None:
+async def _awaited(call: Call, waiting: Awaitable[None]) -> None:
     try:
         async with asyncio.timeout(call.timeout):
             await waiting

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from ..concurrency.handover import Inbox
+from ..concurrency.inbox import Inbox
 from ..concurrency.portal import is_throwaway, portal
 from ..transports.base import Transport
 from ..wire.status import StatusStream

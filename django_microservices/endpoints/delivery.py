@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from django.core.exceptions import SynchronousOnlyOperation
 
 from ..dispatch.errors import (
     TIMED_OUT,
@@ -21,6 +22,7 @@ from ..dispatch.handlers import Handler
 from ..dispatch.payloads import PayloadError
 from ..exceptions import MessageTimeout
 from ..signals import message_failed, message_handled, message_received
+from ..transports.redelivery import GIVEN_BACK
 from ..wire.codecs import encode
 from ..wire.context import MessageContext, current
 from ..wire.messages import UNSET, Message, Reply
@@ -70,6 +72,8 @@ class Delivery(msgspec.Struct, eq=False):
     bucket: "Bucket | None" = None
     callback: Callable[[Any], None] | None = None
     started: float = 0.0
+    is_stream: bool = False
+    takes_place: bool = True
 
     # --- life, on the loop ---
 
@@ -83,10 +87,15 @@ class Delivery(msgspec.Struct, eq=False):
                 message_received.send_robust(type(server), context=self.context)
         timeout = self.message.timeout
         if route.streams:
+            self.is_stream = True
+            self.takes_place = route.is_async  # the number of threads bounds others
             self.task = start_task(server.loop, self._stream())
             return
         if timeout is not None:
             self.context.deadline = server.timers.time() + timeout
+            if timeout <= 0:  # it was used up while the message waited for room
+                self.expire()
+                return
         if route.is_async or route.timeout is not None:
             self._limit(timeout, route.timeout)
         if route.is_async:
@@ -123,7 +132,7 @@ class Delivery(msgspec.Struct, eq=False):
     def _give_up(self, outcome: str) -> None:
         if self.outcome is None:
             self.reply = None
-            self.reason = "cancelled"
+            self.reason = GIVEN_BACK
             self._end(outcome)
             self._cancel_task()
 
@@ -194,7 +203,10 @@ class Delivery(msgspec.Struct, eq=False):
         try:
             value = await route.call(context)
             if self.respond is not None:
-                data = None if value is UNSET else route.encode(value)
+                try:
+                    data = None if value is UNSET else route.encode(value)
+                except SynchronousOnlyOperation:
+                    data = await self._encode_on_a_thread(value)
                 self.reply = Reply(self.message.id, data)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
             self._fail(error)
@@ -250,13 +262,21 @@ class Delivery(msgspec.Struct, eq=False):
                 break
             if respond is None:
                 continue
-            data = None if item is UNSET else encode_item(item)
+            try:
+                data = None if item is UNSET else encode_item(item)
+            except SynchronousOnlyOperation:
+                data = await self._encode_on_a_thread(item)
             waiting = respond(Reply(id_, data, None, last=False))
             sent += 1
             if waiting is not None:
                 await waiting
             elif not sent % TURN:
                 await asyncio.sleep(0)  # items that are all there hold up no other
+
+    async def _encode_on_a_thread(self, value: Any) -> bytes:
+        """Encode what has rows yet to be fetched, a QuerySet or a relation."""
+        data: bytes = await self.server.threads.call(self.route.encode, value)
+        return data
 
     # --- the end ---
 

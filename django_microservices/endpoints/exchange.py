@@ -3,32 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..concurrency.adapt import to_sync
 from ..concurrency.handover import new_waiter
 from ..concurrency.portal import is_throwaway, portal
 from ..dispatch.payloads import PayloadError, decoder_for
 from ..exceptions import InvalidMessage, InvalidReply
-from ..transports.base import Transport
 from ..wire.codecs import decode, encode
 from ..wire.messages import UNSET
 from ..wire.status import StatusStream
 from .calls import Call, StreamCall
+from .config import ClientConfig
 from .connection import Connection
 from .connections import Connections
-
-DEFAULT_TIMEOUT = 5.0
-
-
-class ClientConfig(NamedTuple):
-    """What settings say of a client; ``timeout`` in seconds, ``None`` for ever."""
-
-    transport: Transport
-    timeout: float | None = DEFAULT_TIMEOUT
-    middleware: tuple[Any, ...] = ()
-    serve: Callable[[], Any] | None = None
-    """Serves the memory transport's other side on the running loop."""
 
 
 class Exchange:
@@ -104,8 +92,11 @@ class Exchange:
     async def _items(self, call: Any) -> AsyncGenerator[Any, None]:
         loop = asyncio.get_running_loop()
         if self.transport.in_process:
-            async with self._in_process() as connection:
-                async for item in _taken(connection, call, _here, _now):
+            async with (
+                self._in_process() as connection,
+                aclosing(_taken(connection, call, _here, _now)) as items,
+            ):
+                async for item in items:
                     yield item
             return
         away = is_throwaway(loop)

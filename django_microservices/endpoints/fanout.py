@@ -20,6 +20,9 @@ class Fanout:
     is; a request is answered and done.
     """
 
+    is_stream = False
+    takes_place = True
+
     def __init__(self, message: Message, respond: "Respond | None") -> None:
         self.message = message
         self.respond = respond
@@ -71,6 +74,8 @@ class Settled:
     """A message for which nothing runs: no handler takes it, or not this copy."""
 
     delay: float | None = None
+    is_stream = False
+    takes_place = True
 
     def __init__(self, message: Message, outcome: str, reason: str = "") -> None:
         self.message = message

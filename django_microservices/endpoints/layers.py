@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction
 
 from ..concurrency.adapt import to_async, to_sync
+from ..dispatch.modes import layer_of
 from ..wire.messages import new_id
 from .calls import Call
 
@@ -45,16 +46,16 @@ def _fresh(call: Call) -> Call:
 
 
 def _sync_layer(factory: Any, inner: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    layer: Callable[[Call], Any] = factory(inner)
+    layer = layer_of(factory, inner)
     if iscoroutinefunction(layer):
-        return to_sync(factory(to_async(inner)))
+        return to_sync(layer_of(factory, to_async(inner)))
     return layer
 
 
 def _async_layer(
     factory: Any, inner: Callable[[Call], Awaitable[Any]]
 ) -> Callable[[Call], Awaitable[Any]]:
-    layer: Callable[[Call], Awaitable[Any]] = factory(inner)
+    layer = layer_of(factory, inner)
     if not iscoroutinefunction(layer):
-        return to_async(factory(to_sync(inner)))
+        return to_async(layer_of(factory, to_sync(inner)))
     return layer

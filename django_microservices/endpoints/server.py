@@ -2,30 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ..concurrency.handover import Inbox
+from ..concurrency.inbox import Inbox
+from ..concurrency.pools import Pool
 from ..concurrency.timers import Timers
-from ..dispatch.bridge import Pool
 from ..dispatch.handlers import Handler
 from ..dispatch.middleware import compose
 from ..dispatch.registry import Registry
 from ..exceptions import MicroserviceError, NotConnected, TransportRefused
 from ..signals import message_failed, message_handled, message_received
+from ..transports.redelivery import GIVEN_BACK
 from ..wire.context import MessageContext
 from ..wire.messages import UNSET, Message, Reply
 from ..wire.status import Status, StatusStream
 from ..wire.text import shown
 from .backoff import SERVER_CAP, Backoff
-from .delivery import ACK, DEAD, Delivery, Route
+from .config import ServerConfig
+from .delivery import ACK, DEAD, RETRY, Delivery, Route
 from .fanout import Fanout, Settled, answer
 from .listeners import Listeners
 
 if TYPE_CHECKING:
     from ..transports.base import Delivery as AnyDelivery
-    from ..transports.base import Intake, Respond, Transport
+    from ..transports.base import Intake, Respond
 
 logger = logging.getLogger(__name__)
 
@@ -33,30 +35,6 @@ _MOST_REMEMBERED = 1024
 _TICK = 0.005  # seconds between two looks at what is still in flight, while draining
 # A listener that held this many seconds was a good one: waits begin short again.
 STEADY = 1.0
-
-
-class Threads(Pool, Protocol):
-    """What a server needs of the pool of sync threads."""
-
-    def submit(self, job: Any) -> None:
-        """Run ``job.run()`` on a thread and then ``job.finish()`` on the loop."""
-
-    def stream(self, open_: Callable[[], Any]) -> Any:
-        """Iterate a sync iterator, whole on one thread."""
-
-
-class ServerConfig(NamedTuple):
-    """What settings say of a server.
-
-    ``handlers`` are those that it offers, ``middleware`` stands around each of them,
-    outermost first, ``concurrency`` is the most messages in flight.
-    """
-
-    transport: "Transport"
-    handlers: Sequence[Handler]
-    middleware: tuple[Any, ...] = ()
-    concurrency: int = 100
-    log_messages: bool = False
 
 
 class Server:
@@ -73,12 +51,11 @@ class Server:
         self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None
         self._draining = False
+        self._gives_back = False  # what still comes: nothing begins any more
 
     # --- life ---
 
-    async def start(
-        self, make_threads: Callable[[bool], tuple[Threads, Threads]]
-    ) -> None:
+    async def start(self, make_threads: Callable[[bool], tuple[Pool, Pool]]) -> None:
         """Return when messages are really consumed.
 
         ``make_threads(in_process)`` gives the pools for handlers and for streams.
@@ -91,9 +68,7 @@ class Server:
         self._task = self.loop.create_task(self._run())
         await self._ready
 
-    def _prepare(
-        self, config: ServerConfig, threads: Threads, streams: Threads
-    ) -> None:
+    def _prepare(self, config: ServerConfig, threads: Pool, streams: Pool) -> None:
         self.loop = asyncio.get_running_loop()
         self.config = config
         self.transport = config.transport
@@ -109,6 +84,7 @@ class Server:
         )
         self._stopping = asyncio.Event()
         self._draining = False
+        self._gives_back = False
         self._ready: asyncio.Future[None] = self.loop.create_future()
         self._requests: dict[str, list[Route]] = {}
         self._events: dict[str, list[Route]] = {}
@@ -238,6 +214,7 @@ class Server:
     async def stop(self) -> None:
         """Cancel what is left and leave the transport's block."""
         self._begin_end()
+        self._gives_back = True
         for delivery in tuple(self.in_flight):
             delivery.give_back()
         if self._task is not None:
@@ -269,6 +246,8 @@ class Server:
 
     def deliver(self, message: Message, respond: "Respond") -> "AnyDelivery":
         """Hand a message to its handlers; called by the transport."""
+        if self._gives_back:
+            return Settled(message, RETRY, GIVEN_BACK)
         route = message.pattern.route
         asker: Respond | None = respond
         if message.id is UNSET:

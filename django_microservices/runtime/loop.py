@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from ..concurrency.handover import Inbox, new_event_loop
+from ..concurrency.handover import new_event_loop
+from ..concurrency.inbox import Inbox
 from ..concurrency.shutdown import before_exit
 from ..exceptions import MicroserviceError
 from .microservice import Microservice

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from ..concurrency.inline import Inline
+from ..concurrency.pools import Pool
 from ..concurrency.threads import Threads
 from ..endpoints.client import Client
 from ..endpoints.server import Server
@@ -61,7 +61,7 @@ class Microservice:
             raise _first(error) from None
         self._watch = asyncio.create_task(self._keep_watch())
 
-    def _threads(self, in_process: bool) -> tuple[Any, Any]:  # noqa: FBT001
+    def _threads(self, in_process: bool) -> tuple[Pool, Pool]:  # noqa: FBT001
         loop = asyncio.get_running_loop()
         if in_process:
             return Inline(loop), Inline(loop)

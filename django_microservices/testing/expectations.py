@@ -6,8 +6,9 @@ from typing import Any
 from ..dispatch.errors import error_value
 from ..endpoints.calls import Call
 from ..exceptions import RemoteError, RpcException
-from ..wire.codecs import decode, encode, read_reply, write_reply
+from ..wire.codecs import decode, encode
 from ..wire.messages import UNSET, Reply
+from ..wire.packets import read_reply, write_reply
 from .sent import ANY, Sent, plain_of, route_of, told
 
 Receive = Callable[[Reply], None]
@@ -19,7 +20,7 @@ class Expectation:
 
     Each of :meth:`reply`, :meth:`stream`, :meth:`raises` and :meth:`times_out` adds an
     answer: they are given in turn, and the last one again and again. An event needs
-    none.
+    none, and hears nothing of a reply or stream: it is noted, and ``emit`` returns.
     """
 
     def __init__(self, pattern: Any, data: Any = ANY) -> None:
@@ -36,7 +37,7 @@ class Expectation:
         def answer(call: Call, receive: Receive) -> None:
             _receive(receive, Reply(call.id, data))
 
-        return self._add(answer)
+        return self._add(_to_requests(answer))
 
     def stream(self, items: Iterable[Any]) -> "Expectation":
         """Answer with items; one that is an exception is raised in its turn."""
@@ -50,7 +51,7 @@ class Expectation:
                 _receive(receive, Reply(call.id, step, last=False))
             _receive(receive, Reply(call.id))
 
-        return self._add(answer)
+        return self._add(_to_requests(answer))
 
     def raises(self, exception: BaseException | type[BaseException]) -> "Expectation":
         """Fail: with a ``RemoteError``, ``NotConnected``, or anything else.
@@ -98,6 +99,16 @@ class Expectation:
 
     def __str__(self) -> str:
         return told(self.pattern, self.data)
+
+
+def _to_requests(answer: Answer) -> Answer:
+    """Give an answer to those who hear one."""
+
+    def given(call: Call, receive: Receive) -> None:
+        if not call.is_event:
+            answer(call, receive)
+
+    return given
 
 
 def _encoded(value: Any) -> bytes | None:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from ..conf import clients
 from ..endpoints.calls import Call, StreamCall
-from ..endpoints.client import Client, ClientConfig
+from ..endpoints.client import Client
+from ..endpoints.config import ClientConfig
 from ..transports.base import Changed, Receive, Transport
 from .expectations import Expectation
 from .sent import ANY, Sent, route_of
@@ -111,6 +112,7 @@ class MockClient:
         return self._mocked(await loaded)
 
     def _mocked(self, config: ClientConfig) -> ClientConfig:
+        self._transport.take_options_of(config.transport)
         return config._replace(transport=self._transport, serve=None)
 
     def __call__(self, function: F) -> F:
@@ -161,6 +163,10 @@ class _MockTransport(Transport):
 
     def __init__(self, mock: MockClient) -> None:
         self.mock = mock
+
+    def take_options_of(self, wire: Transport) -> None:
+        """Let a call name the options that the client's own wire knows."""
+        vars(self)["message_options"] = wire.message_options
 
     @asynccontextmanager
     async def connect(

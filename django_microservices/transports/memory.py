@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from ..exceptions import ConnectionLost, NotConnected
-from ..wire.codecs import read_envelope, read_reply, write_message, write_reply
 from ..wire.messages import UNSET, Message, Reply, Subscription
+from ..wire.packets import read_envelope, read_reply, write_message, write_reply
 from ..wire.patterns import Pattern
 from .base import Changed, Deliver, Delivery, Receive, Respond, Transport
 

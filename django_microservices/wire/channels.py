@@ -7,9 +7,10 @@ decides which handler runs (``reference/nest-wire.md`` A.1, A.2).
 import msgspec
 
 from ..exceptions import InvalidMessage
-from .codecs import SHALLOW, encode, is_too_deep, read_envelope
+from .codecs import SHALLOW, encode, is_too_deep
 from .headers import remaining
 from .messages import UNSET, Message, Reply
+from .packets import read_envelope
 from .patterns import Pattern
 from .unreadable import unreadable
 

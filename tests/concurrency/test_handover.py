@@ -1,15 +1,13 @@
-"""Inbox, the waiters, and what greenlets change."""
+"""The waiters, and what greenlets change."""
 
 import asyncio
-import contextlib
-import contextvars
 import gc
 import signal
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +17,6 @@ import uvloop
 from django_microservices.concurrency import handover
 from django_microservices.concurrency.handover import (
     GreenletWaiter,
-    Inbox,
     LoopWaiter,
     Waiter,
     new_event_loop,
@@ -28,67 +25,11 @@ from django_microservices.concurrency.handover import (
     under_gevent,
 )
 
+from .work import CountingLoop
+
 gevent: Any = import_module("gevent")
 gevent_monkey: Any = import_module("gevent.monkey")
 LONG = 20.0
-VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
-
-
-class CountingLoop(asyncio.SelectorEventLoop):
-    """A loop that counts how often it was woken, and may run something first."""
-
-    wake_ups = 0
-    before: Callable[[], object] | None = None
-
-    def call_soon_threadsafe(  # type: ignore[override]
-        self, *args: Any, **kwargs: Any
-    ) -> asyncio.Handle:
-        """Count, then do as usual."""
-        self.wake_ups += 1
-        if self.before is not None:
-            self.before()
-        return super().call_soon_threadsafe(*args, **kwargs)
-
-
-@pytest.fixture
-def loop() -> Iterator[CountingLoop]:
-    """Make a loop that does not run."""
-    loop = CountingLoop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def many_switches() -> Iterator[None]:
-    """Have threads take turns as often as can be."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
-
-
-@pytest.fixture
-def interrupted() -> Iterator[threading.Event]:
-    """Have the first SIGINT interrupt, and set this event, and the others do nothing.
-
-    Python overlooks one that comes just before a thread blocks: it is to be repeated.
-    """
-    event = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        if not event.is_set():
-            event.set()
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    yield event
-    signal.signal(signal.SIGINT, before)
-
-
-def turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Let the loop do what is ready."""
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 def in_thread(function: Callable[[], object]) -> None:
@@ -106,158 +47,6 @@ def in_thread(function: Callable[[], object]) -> None:
     thread.join(LONG)
     if errors:
         raise errors[0]
-
-
-# --- Inbox ---
-
-
-def test_one_wake_up_per_batch(loop: CountingLoop) -> None:
-    """What is put while a wake-up is on its way needs none of its own."""
-    inbox = Inbox(loop)
-    seen: list[int] = []
-    for number in range(100):
-        inbox.put(seen.append, number)
-    turn(loop)
-    inbox.put(seen.append, 100)
-    turn(loop)
-    assert (seen, loop.wake_ups) == (list(range(101)), 2)
-
-
-def test_put_by_a_callback_waits_for_the_next_turn(loop: CountingLoop) -> None:
-    """A callback that puts itself again does not keep the loop from other work."""
-    inbox = Inbox(loop)
-    seen: list[str] = []
-
-    def again() -> None:
-        seen.append("again")
-        inbox.put(again)
-
-    inbox.put(again)
-    turn(loop)
-    assert (seen, loop.wake_ups) == (["again"], 1)
-    turn(loop)
-    assert seen == ["again"] * 2
-
-
-@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_nothing_is_lost_at_the_end(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], many_switches: None
-) -> None:
-    """Each put of many threads is called in order, or raises once the loop closed."""
-    loop = make_loop()
-    inbox = Inbox(loop)
-    putters, enough = 4, 500
-    seen: list[list[int]] = [[] for _ in range(putters)]
-    accepted = [0] * putters
-    busy = threading.Barrier(putters + 1)
-
-    def put(putter: int) -> None:
-        with contextlib.suppress(RuntimeError):
-            while True:
-                inbox.put(seen[putter].append, accepted[putter])
-                accepted[putter] += 1
-                if accepted[putter] == enough:
-                    busy.wait(LONG)
-
-    def close() -> None:
-        loop.run_forever()
-        loop.close()
-        inbox.close()
-
-    threads = [threading.Thread(target=put, args=(n,)) for n in range(putters)]
-    threads.append(threading.Thread(target=close))
-    for thread in threads:
-        thread.start()
-    busy.wait(LONG)
-    inbox.put(loop.stop)
-    for thread in threads:
-        thread.join(LONG)
-    assert seen == [list(range(count)) for count in accepted]
-
-
-def test_callbacks_do_not_see_the_putters_context(loop: CountingLoop) -> None:
-    """A batch of several putters runs in the context of none of them."""
-    inbox = Inbox(loop)
-    seen: list[str] = []
-
-    def put() -> None:
-        VARIABLE.set("the putter's")
-        inbox.put(lambda: seen.append(VARIABLE.get("none")))
-
-    contextvars.copy_context().run(put)
-    turn(loop)
-    assert seen == ["none"]
-
-
-def test_failing_callback_is_reported(loop: CountingLoop) -> None:
-    """A callback's error goes to the loop's handler and does not stop the others."""
-    inbox = Inbox(loop)
-    seen: list[int] = []
-    reports: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: reports.append(context))
-    inbox.put(divmod, 1, 0)
-    inbox.put(seen.append, 1)
-    turn(loop)
-    assert seen == [1]
-    assert isinstance(reports[0]["exception"], ZeroDivisionError)
-    assert "divmod" in reports[0]["message"]
-
-
-def test_exit_in_a_callback_leaves_the_rest(loop: CountingLoop) -> None:
-    """SystemExit ends the loop's run; what else was put is called in its next."""
-    inbox = Inbox(loop)
-    seen: list[int] = []
-    inbox.put(sys.exit)
-    inbox.put(seen.append, 1)
-    with pytest.raises(SystemExit):
-        loop.run_forever()
-    turn(loop)
-    assert seen == [1]
-
-
-def test_put_to_a_closed_loop_raises(loop: CountingLoop) -> None:
-    """The putter learns that the loop is closed, and its callback is not called."""
-    inbox = Inbox(loop)
-    seen: list[int] = []
-    loop.close()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="closed"):
-            inbox.put(seen.append, 1)
-    inbox.close()
-    assert seen == []
-
-
-def test_close_calls_what_was_put_before(loop: CountingLoop) -> None:
-    """What was put in time but not yet called is called; what comes later raises."""
-    inbox = Inbox(loop)
-    seen: list[str] = []
-    inbox.put(seen.append, "in time")
-    loop.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        inbox.put(seen.append, "late")
-    inbox.close()
-    assert seen == ["in time"]
-
-
-def test_put_that_close_has_called_does_not_raise(loop: CountingLoop) -> None:
-    """A callback that was called at the last moment counts as put."""
-    inbox = Inbox(loop)
-    seen: list[int] = []
-
-    def close() -> None:
-        loop.close()
-        inbox.close()
-
-    loop.before = close
-    inbox.put(seen.append, 1)
-    assert seen == [1]
-
-
-def test_close_passes_over_what_was_taken_back(loop: CountingLoop) -> None:
-    """A putter may take its item back while close() is about to call it."""
-    inbox = Inbox(loop)
-    inbox._run_next()
-    inbox.close()
 
 
 # --- Waiter ---

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
 from django_microservices.concurrency.threads import Threads
 from django_microservices.dispatch.decorators import Controller, marks_of
 from django_microservices.dispatch.handlers import Handler
@@ -71,3 +74,10 @@ class Composed:
         else:
             items = self.streams.stream(lambda: iter(chain.call(context)))
         return [item async for item in items]
+
+
+def refusal(function: Any, controller: type[Controller] | None = None) -> str:
+    """Return why a function cannot be a handler."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        handler_of(function, controller)
+    return str(caught.value)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from django_microservices.dispatch.bridge import Bridge, SyncItems, is_async
+from django_microservices.dispatch.bridge import Bridge, SyncItems
 
 from .composing import POOL, STREAMS, Composed
 
@@ -23,26 +23,10 @@ async def ahere(*args: Any) -> str:
     return threading.current_thread().name
 
 
-class Asynchronous:
-    """An object with an async ``__call__``."""
-
-    async def __call__(self) -> None:
-        """Do nothing."""
-
-
 @pytest.fixture
 def bridge(composed: Composed) -> Bridge:
     """Cross between the test's loop and real threads."""
     return Bridge(composed.pool, composed.streams)
-
-
-@pytest.mark.parametrize(
-    ("part", "expected"),
-    [(here, False), (ahere, True), (Asynchronous(), True), (partial(ahere), True)],
-)
-def test_is_async(part: Any, expected: bool) -> None:  # noqa: FBT001
-    """A function is async, or what an object's ``__call__`` is."""
-    assert is_async(part) is expected
 
 
 async def test_run(bridge: Bridge) -> None:
@@ -92,9 +76,6 @@ async def test_database_thread(bridge: Bridge) -> None:
     call = bridge.to_thread(inner, streams=False)
     inside, outside = await bridge.pool.call(lambda: (call(), here()))
     assert inside == outside
-
-
-# --- streams ----------------------------------------------------------------------
 
 
 def count(to: int) -> Iterator[Any]:

@@ -5,35 +5,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
-from django_microservices import (
-    Controller,
-    Event,
-    Request,
-    event_pattern,
-    message_pattern,
-    use_filters,
-    use_guards,
-    use_interceptors,
-    use_pipes,
-)
-from django_microservices.dispatch.handlers import the
+from django_microservices import Event, Request, event_pattern, message_pattern
+from django_microservices.dispatch.payloads import PayloadError
 from django_microservices.wire.messages import Subscription
 from django_microservices.wire.patterns import Pattern
 
-from .composing import handler_of
+from .composing import handler_of, refusal
 
 if TYPE_CHECKING:
     from decimal import Decimal
-
-
-def refusal(function: Any, controller: type[Controller] | None = None) -> str:
-    """Return why a function cannot be a handler."""
-    with pytest.raises(ImproperlyConfigured) as caught:
-        handler_of(function, controller)
-    return str(caught.value)
 
 
 # --- what is read -----------------------------------------------------------------
@@ -157,6 +139,31 @@ def test_contract_shapes_the_answer() -> None:
     assert handler_of(function).answer == list[int]
 
 
+@pytest.mark.parametrize(
+    ("contract", "data", "payload"),
+    [
+        (Request("a", set[int], int), b"[1,1]", {1}),
+        (Event("a", set[int]), b"[1,1]", {1}),
+        (Request("a", type(None), int), b"null", None),
+    ],
+)
+def test_contract_types_the_payload(contract: Any, data: bytes, payload: Any) -> None:
+    """Without an annotation the contract says what the payload is."""
+    decorate: Any = event_pattern if isinstance(contract, Event) else message_pattern
+    bind: Any = handler_of(decorate(contract)(lambda data: data)).plan.bind
+    assert bind(data, None) == ((payload,), {})
+
+
+def test_contract_without_a_payload() -> None:
+    """What the contract does not allow is the caller's error: None is null."""
+    nothing: Any = None
+    contract = Request("a", nothing, int)
+    bind: Any = handler_of(message_pattern(contract)(lambda data: data)).plan.bind
+    assert bind(b"null", None) == ((None,), {})
+    with pytest.raises(PayloadError):
+        bind(b"1", None)
+
+
 def test_event_contract_has_no_answer() -> None:
     """An event's contract says nothing of an answer."""
 
@@ -231,146 +238,3 @@ def test_atomic_stream() -> None:
 
     assert list(handler_of(function).function(1)) == [True, True]
     assert not connection.in_atomic_block
-
-
-# --- Controllers ------------------------------------------------------------------
-
-
-class Counter(Controller):
-    """A Controller that counts its calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    @message_pattern("count")
-    def count(self, data: Any) -> int:
-        """Count a call."""
-        self.calls += 1
-        return self.calls
-
-
-class Fresh(Counter, scope="message"):
-    """The same, made anew for every message."""
-
-
-def test_controller_of_the_process() -> None:
-    """One instance serves all messages and all its handlers."""
-    one, other = handler_of(Counter.count, Counter), handler_of(Counter.count, Counter)
-    assert [one.function(0), other.function(0), one.function(0)] == [1, 2, 3]
-
-
-def test_controller_of_a_message() -> None:
-    """Each message has an instance of its own."""
-    handler = handler_of(Fresh.count, Fresh)
-    assert [handler.function(0), handler.function(0)] == [1, 1]
-
-
-def test_inherited_handler() -> None:
-    """A handler that is inherited counts as the Controller's, under its own name."""
-
-    class Derived(Counter): ...
-
-    Derived.__module__ = "another.handlers"
-    handler = handler_of(Derived.count, Derived)
-    assert handler.module == "another.handlers"
-    assert handler.name == f"{__name__}.Counter.count"
-
-
-def test_controller_is_made_when_it_is_used() -> None:
-    """Looking at handlers, as checks do, makes no instance."""
-
-    class Unmakable(Controller):
-        def __init__(self, missing: int) -> None: ...
-
-        @message_pattern("a")
-        def method(self, data: Any) -> None: ...
-
-    handler = handler_of(Unmakable.method, Unmakable)
-    with pytest.raises(
-        ImproperlyConfigured, match=r"Unmakable cannot be made: .*'missi"
-    ):
-        _ = handler.function
-
-
-# --- guards, pipes, interceptors, filters -----------------------------------------
-
-
-class Admit:
-    """A guard."""
-
-    def __call__(self, context: Any) -> bool:
-        """Let everything in."""
-        return True
-
-
-class Tell:
-    """A filter."""
-
-    def __call__(self, exception: Exception, context: Any) -> str:
-        """Answer with the error's text."""
-        return str(exception)
-
-
-def wrap(get_response: Any) -> Any:
-    """Stand around a handler."""
-    return get_response
-
-
-@use_interceptors(wrap)
-class Guarded(Controller):
-    """A Controller with parts."""
-
-    guards = (Admit,)
-    filters = (Tell,)
-
-    @use_guards(print)
-    @use_filters(repr)
-    @use_interceptors(Admit)
-    @use_pipes(min, max)
-    @message_pattern("a")
-    def method(self, data: Any) -> None:
-        """Do nothing."""
-
-
-def test_parts() -> None:
-    """The Controller's parts stand before the handler's; filters innermost first."""
-    handler = handler_of(Guarded.method, Guarded)
-    assert handler.guards == (the(Admit), print)
-    assert handler.pipes == (min, max)
-    assert handler.interceptors == (wrap, Admit)
-    assert handler.filters == (repr, the(Tell))
-
-
-def test_class_is_instantiated_once() -> None:
-    """A guard that is a class has one instance, whoever uses it."""
-    assert the(Admit) is the(Admit)
-    assert isinstance(the(Admit), Admit)
-
-
-def test_part_that_is_not_callable() -> None:
-    """What cannot be called is told with its shape."""
-    function = use_guards("is_admin")(message_pattern("a")(lambda data: None))
-    assert refusal(function).endswith("'is_admin' in guards is not callable.")
-
-
-def test_parts_that_are_no_list() -> None:
-    """A lone part that is not in a list is told with its shape."""
-
-    class Alone(Controller):
-        guards = Admit  # type: ignore[assignment]
-
-        @message_pattern("a")
-        def method(self, data: Any) -> None: ...
-
-    assert "method: guards is not a list: " in refusal(Alone.method, Alone)
-
-
-def test_pipes_reach_the_payload() -> None:
-    """The handler's pipes are part of how it is called."""
-
-    @use_pipes(lambda value, parameter: value + 1)
-    @message_pattern("a")
-    def function(data: int) -> None: ...
-
-    bind: Any = handler_of(function).plan.bind
-    assert bind(b"1", None) == ((2,), {})

@@ -72,6 +72,7 @@ def test_none_is_the_default(name: str) -> None:
         ({"using": "b", "atomic": True}, "using='b' is not an alias in DATABASES."),
         ({"timeout": 0}, "timeout=0 is not a number of seconds above 0."),
         ({"timeout": True}, "timeout=True is not a number of seconds above 0."),
+        ({"timeout": float("inf")}, "timeout=inf is not a number of seconds above 0."),
         ({"timeout": "5"}, "timeout='5' is not a number of seconds above 0."),
         (
             {"timeout": datetime.timedelta(0)},
@@ -99,13 +100,13 @@ def test_misspelt_option() -> None:
 def test_unknown_option() -> None:
     """For another option all are named."""
     assert refusal(x=1) == (
-        "app.f: message_pattern() has no option 'x'; it has atomic, qos, queue, "
+        "app.f: message_pattern() has no option 'x'; there is atomic, qos, queue, "
         "response, servers, timeout, uses_database, using."
     )
 
 
 def test_event_has_no_response() -> None:
     """Nobody reads an event's answer, so nothing shapes it."""
-    assert "event_pattern() has no option 'response'; it has" in refusal(
+    assert "event_pattern() has no option 'response'; there is" in refusal(
         "event", response=int
     )

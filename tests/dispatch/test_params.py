@@ -83,6 +83,16 @@ def test_a_payload_without_annotation_is_plain_python() -> None:
     assert bound(handler, UNSET) == ((UNSET,), {})
 
 
+def test_a_payload_without_annotation_may_have_a_type() -> None:
+    """The one that a contract says; an annotation of the function's own counts."""
+
+    def untyped(data, context: MessageContext[Any]) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def typed(data: Any) -> None: ...
+
+    assert bound(untyped, b'{"id":1}', payload=Order) == ((Order(1), None), {})
+    assert bound(typed, b'{"id":1}', payload=Order) == (({"id": 1},), {})
+
+
 def test_a_payload_that_does_not_fit_is_an_error() -> None:
     """The caller's, with its path."""
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db.models import Model
 from django.utils.translation import gettext_lazy
 
@@ -118,12 +119,12 @@ def test_a_relation_that_is_not_there_is_none() -> None:
             raise User.DoesNotExist
 
     instance: Any = Absent()
-    assert Attributes(instance).profile is None
+    assert Attributes(instance, []).profile is None
 
 
 def test_lazy_text_is_text() -> None:
     """A translation is made when it is sent."""
-    assert readable([gettext_lazy("Monday")]) == ["Monday"]
+    assert readable([gettext_lazy("Monday")], []) == ["Monday"]
 
 
 @pytest.mark.django_db
@@ -156,4 +157,42 @@ def test_an_answer_that_does_not_fit_is_refused() -> None:
 
 def test_a_misfit_names_generics() -> None:
     """A generic has no name of its own."""
-    assert "does not fit list[int] | None: why" in str(misfit(list[int] | None, "why"))
+    error = misfit(list[int] | None, "why", [])
+    assert "does not fit list[int] | None: why" in str(error)
+
+
+class FullName(msgspec.Struct):
+    """What a handler promises."""
+
+    full: str
+
+
+def test_what_reading_raises_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attribute that fails is not one that is missing."""
+
+    def full(user: User) -> str:
+        raise NotImplementedError
+
+    monkeypatch.setattr(User, "full", property(full), raising=False)
+    with pytest.raises(NotImplementedError):
+        shaping_encoder(FullName)(User())
+
+
+def test_an_attribute_that_is_missing_is_a_misfit() -> None:
+    """The type names what the model does not have."""
+    with pytest.raises(EncodingError, match="missing required field `full`"):
+        shaping_encoder(FullName)(User())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "answer"),
+    [
+        (list[UserOut], User.objects),
+        (list[NameRow], Group.objects.values("name")),
+        (PermissionOut, Permission(codename="fly", content_type_id=1)),
+    ],
+)
+async def test_rows_are_not_fetched_on_a_loop(annotation: Any, answer: Any) -> None:
+    """Django says so, whatever it is that reads the answer."""
+    with pytest.raises(SynchronousOnlyOperation):
+        shaping_encoder(annotation)(answer)

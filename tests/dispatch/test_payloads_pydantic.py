@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import SynchronousOnlyOperation
 from pydantic import BaseModel, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -146,3 +147,21 @@ def test_an_answer_that_cannot_be_written_is_refused() -> None:
     """As for any other answer."""
     with pytest.raises(EncodingError, match="surrogate"):
         encoder_for(UserOut)(UserOut.model_construct(username="\ud83d"))
+
+
+class TypeOut(BaseModel):
+    """Some fields of a content type."""
+
+    model: str
+
+
+class PermissionOut(BaseModel):
+    """Some fields of a permission, and of what it points to."""
+
+    content_type: TypeOut
+
+
+async def test_rows_are_not_fetched_on_a_loop() -> None:
+    """Django says so, and not pydantic that something is missing."""
+    with pytest.raises(SynchronousOnlyOperation):
+        encoder_for(PermissionOut)(Permission(content_type_id=1))

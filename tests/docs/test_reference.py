@@ -211,7 +211,7 @@ def test_verbs_of_clients() -> None:
     """Each public name of a client is told."""
     text = reference.text_of("clients")
     internal = {"reset", "forget", "run", "arun"}
-    names = vars(django_microservices.Client)
+    names = dir(django_microservices.Client)
     public = {name for name in names if not name.startswith("_")}
     assert [name for name in sorted(public - internal) if f"`{name}" not in text] == []
 

@@ -9,8 +9,9 @@ from django_microservices.concurrency.portal import Portal
 from django_microservices.conf import clients
 from django_microservices.dispatch.decorators import marks_of
 from django_microservices.dispatch.handlers import Handler
-from django_microservices.endpoints.client import Client, ClientConfig
-from django_microservices.endpoints.server import Server, ServerConfig
+from django_microservices.endpoints.client import Client
+from django_microservices.endpoints.config import ClientConfig, ServerConfig
+from django_microservices.endpoints.server import Server
 from django_microservices.exceptions import ConnectionLost
 from django_microservices.runtime.microservice import Microservice
 from django_microservices.transports.base import Changed, Deliver, Receive, Transport
@@ -117,9 +118,6 @@ async def until(condition: Callable[[], Any]) -> None:
 async def grown(items: Sized, beyond: int) -> None:
     """Return as soon as there are more than ``beyond`` items."""
     await until(lambda: len(items) > beyond)
-
-
-# --- a wire without a network -----------------------------------------------------
 
 
 class FakeLink:

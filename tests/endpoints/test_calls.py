@@ -171,6 +171,17 @@ def test_no_handler(client: str, text: str) -> None:
     assert str(error).startswith(text)
 
 
+@pytest.mark.parametrize("kind", [Call, StreamCall])
+async def test_nobody_listens(kind: type[Call]) -> None:
+    """What a wire says by itself, without an error's text, ends a call alike."""
+    call = new_call(kind)
+    if kind is StreamCall:
+        call.begin()
+    call.receive(Reply("id", missing=True))
+    with pytest.raises(NoHandler):
+        await (call.take() if kind is StreamCall else call.waiter)
+
+
 def test_unreadable_error() -> None:
     """An error that cannot be read is an InvalidReply."""
     error = remote_error(Call(Pattern.of("sum"), b"1", "id"), Reply("id", None, b"{"))

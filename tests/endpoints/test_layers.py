@@ -1,18 +1,17 @@
 """Client middleware, around each call in the caller's own context."""
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
 from django.db import transaction
 from django.utils import translation
-from pytest_django import DjangoDbBlocker
 
-from django_microservices import event_pattern, message_pattern
 from django_microservices.endpoints.calls import Call
+from tests.endpoints.answers import HANDLERS, noted
 from tests.endpoints.ends import (
     calling,
     calling_sync,
@@ -22,35 +21,11 @@ from tests.endpoints.ends import (
 )
 
 seen: list[Any] = []
-noted: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
 def _begin_anew() -> None:
     seen.clear()
-    noted.clear()
-
-
-@message_pattern("double")
-async def double(data: int) -> int:
-    """Double a number."""
-    return 2 * data
-
-
-@message_pattern("count")
-async def count(data: int) -> AsyncIterator[int]:
-    """Stream numbers."""
-    for number in range(data):
-        yield number
-
-
-@event_pattern("noted")
-def note(data: Any) -> None:
-    """Take an event."""
-    noted.append(data)
-
-
-HANDLERS = (double, count, note)
 
 
 def where() -> dict[str, Any]:
@@ -82,38 +57,60 @@ def async_layer(
     return layer
 
 
-BOTH = pytest.mark.parametrize("layer", [sync_layer, async_layer])
+class SyncObject:
+    """See the call, and add one to it: an object, as Django's middleware is."""
+
+    def __init__(self, get_response: Callable[[Call], Any]) -> None:
+        self.layer = sync_layer(get_response)
+
+    def __call__(self, call: Call) -> Any:
+        """Hand the call on."""
+        return self.layer(call)
+
+
+class AsyncObject:
+    """See the call, and add one to it."""
+
+    def __init__(self, get_response: Callable[[Call], Awaitable[Any]]) -> None:
+        self.layer = async_layer(get_response)
+
+    async def __call__(self, call: Call) -> Any:
+        """Hand the call on."""
+        return await self.layer(call)
+
+
+BOTH = pytest.mark.parametrize(
+    "layer", [sync_layer, async_layer, SyncObject, AsyncObject]
+)
 
 
 @BOTH
-def test_sync_verbs(layer: Any, free_port: Callable[[], int]) -> None:
+def test_sync_verbs(layer: Any, port: int) -> None:
     """Around sync verbs it sees the value, and may change it."""
-    port = free_port()
     with (
         serving_elsewhere(port, *HANDLERS),
         calling_sync(port, middleware=(layer,)) as client,
     ):
-        assert client.send("double", 2) == 6
+        assert client.send("echo", 2) == 3
         assert list(client.stream("count", 2)) == [0, 1, 2]
         client.emit("noted", 3)
         async_to_sync(until)(lambda: noted)
     assert noted == [4]
     assert [(call["pattern"], call["data"]) for call in seen] == [
-        ("double", 2),
+        ("echo", 2),
         ("count", 2),
         ("noted", 3),
     ]
 
 
 @BOTH
-async def test_async_verbs(layer: Any, free_port: Callable[[], int]) -> None:
+async def test_async_verbs(layer: Any, port: int) -> None:
     """Around async verbs it sees the value, and may change it."""
-    port = free_port()
     async with (
         serving(port, *HANDLERS),
         calling(port, middleware=(layer,)) as client,
     ):
-        assert await client.asend("double", 2) == 6
+        assert await client.asend("echo", 2) == 3
         assert [n async for n in client.astream("count", 2)] == [0, 1, 2]
         await client.aemit("noted", 3)
         await until(lambda: noted)
@@ -121,53 +118,42 @@ async def test_async_verbs(layer: Any, free_port: Callable[[], int]) -> None:
     assert [call["data"] for call in seen] == [2, 2, 3]
 
 
-def test_sync_context(free_port: Callable[[], int]) -> None:
+def test_sync_context(port: int) -> None:
     """A sync verb's sync middleware runs on the caller's thread, in its language."""
-    port = free_port()
     with (
         serving_elsewhere(port, *HANDLERS),
         calling_sync(port, middleware=(sync_layer,)) as client,
         translation.override("de"),
     ):
-        client.send("double", 2)
+        client.send("echo", 2)
     assert seen[0]["thread"] == threading.get_ident()
     assert seen[0]["language"] == "de"
 
 
-async def test_async_context(free_port: Callable[[], int]) -> None:
+async def test_async_context(port: int) -> None:
     """An async verb's async middleware runs on the caller's loop, in its language."""
-    port = free_port()
     async with (
         serving(port, *HANDLERS),
         calling(port, middleware=(async_layer,)) as client,
     ):
         with translation.override("de"):
-            await client.asend("double", 2)
+            await client.asend("echo", 2)
     assert seen[0]["thread"] == threading.get_ident()
     assert seen[0]["language"] == "de"
 
 
-def test_innermost_runs_on_the_callers_thread(free_port: Callable[[], int]) -> None:
+def test_innermost_runs_on_the_callers_thread(port: int) -> None:
     """Beneath async middleware a sync verb's sync middleware is with its caller."""
-    port = free_port()
     with (
         serving_elsewhere(port, *HANDLERS),
         calling_sync(port, middleware=(async_layer, sync_layer)) as client,
     ):
-        assert client.send("double", 2) == 8
+        assert client.send("echo", 2) == 4
     assert seen[1]["thread"] == threading.get_ident()
 
 
-@pytest.fixture
-def _database(
-    django_db_setup: None, django_db_blocker: DjangoDbBlocker
-) -> Iterator[None]:
-    with django_db_blocker.unblock():
-        yield
-
-
-@pytest.mark.usefixtures("_database")
-def test_transaction_of_the_caller(free_port: Callable[[], int]) -> None:
+@pytest.mark.usefixtures("database")
+def test_transaction_of_the_caller(port: int) -> None:
     """Sync middleware is inside the caller's transaction: the outbox stands on that."""
     inside: list[bool] = []
 
@@ -178,19 +164,18 @@ def test_transaction_of_the_caller(free_port: Callable[[], int]) -> None:
 
         return layer
 
-    port = free_port()
     with (
         serving_elsewhere(port, *HANDLERS),
         calling_sync(port, middleware=(look,)) as client,
     ):
         with transaction.atomic():
-            client.send("double", 2)
-        client.send("double", 2)
+            client.send("echo", 2)
+        client.send("echo", 2)
         transaction.get_connection().close()
     assert inside == [True, False]
 
 
-async def test_outermost_first(free_port: Callable[[], int]) -> None:
+async def test_outermost_first(port: int) -> None:
     """The first middleware is the outermost."""
     order: list[str] = []
 
@@ -204,99 +189,47 @@ async def test_outermost_first(free_port: Callable[[], int]) -> None:
 
         return factory
 
-    port = free_port()
     async with (
         serving(port, *HANDLERS),
         calling(port, middleware=(named("outer"), named("inner"))) as client,
     ):
-        await client.asend("double", 2)
+        await client.asend("echo", 2)
     assert order == ["outer", "inner"]
 
 
-async def test_answer_of_its_own(free_port: Callable[[], int]) -> None:
-    """Middleware may answer itself: nothing is sent."""
+@pytest.mark.parametrize("inner", [sync_layer, async_layer, SyncObject, AsyncObject])
+async def test_layer_knows_the_mode_of_the_next(inner: Any, port: int) -> None:
+    """What a factory is given for an async verb says that it is async."""
+    modes: list[bool] = []
 
-    def cached(get_response: Any) -> Any:
-        async def layer(call: Call) -> Any:
-            return "cached"
+    def outer(get_response: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        modes.append(iscoroutinefunction(get_response))
+        return get_response
 
-        return layer
-
-    async with calling(free_port(), middleware=(cached,)) as client:
-        assert await client.asend("double", 2) == "cached"
-
-
-async def test_retry(free_port: Callable[[], int]) -> None:
-    """Middleware sees the caller's errors, and headers may be changed."""
-    errors: list[str] = []
-
-    def watched(get_response: Any) -> Any:
-        async def layer(call: Call) -> Any:
-            try:
-                return await get_response(call)
-            except ConnectionError as error:
-                errors.append(str(error))
-                raise
-
-        return layer
-
-    async with calling(free_port(), middleware=(watched,)) as client:
-        with pytest.raises(ConnectionError):
-            await client.asend("double", 2)
-    assert len(errors) == 1
-    await asyncio.sleep(0)
+    layers = (outer, inner)
+    async with serving(port, *HANDLERS), calling(port, middleware=layers) as client:
+        assert await client.asend("echo", 2) == 3
+    assert modes == [False, True]  # once for sync verbs, once for async ones
 
 
-# --- trying again -----------------------------------------------------------------
+def not_used(get_response: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """Step aside, as Django's middleware may."""
+    raise MiddlewareNotUsed
 
 
-def twice(get_response: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    """Ask for everything twice, as a retry would."""
-
-    def layer(call: Call) -> Any:
-        seen.append(get_response(call))
-        return get_response(call)
-
-    return layer
+def forgetful(get_response: Callable[[Call], Any]) -> None:
+    """Forget to return a layer."""
 
 
-def async_twice(
-    get_response: Callable[[Call], Awaitable[Any]],
-) -> Callable[[Call], Awaitable[Any]]:
-    """Ask for everything twice, as a retry would."""
-
-    async def layer(call: Call) -> Any:
-        seen.append(await get_response(call))
-        return await get_response(call)
-
-    return layer
+async def test_layer_that_is_not_used(port: int) -> None:
+    """Middleware may leave itself out."""
+    layers = (not_used, sync_layer)
+    async with serving(port, *HANDLERS), calling(port, middleware=layers) as client:
+        assert await client.asend("echo", 2) == 3
 
 
-@pytest.mark.parametrize("middleware", [twice, async_twice])
-async def test_asks_again_async(free_port: Any, middleware: Any) -> None:
-    """Each try is a message of its own, with the data as it was given."""
-    port = free_port()
-    async with (
-        serving(port, *HANDLERS),
-        calling(port, middleware=(middleware,)) as client,
-    ):
-        assert await client.asend("double", 4) == 8
-        assert seen == [8]
-        await client.aemit("noted", {"a": 1})
-        await until(lambda: len(noted) == 2)
-    assert noted == [{"a": 1}, {"a": 1}]
-
-
-@pytest.mark.parametrize("middleware", [twice, async_twice])
-def test_asks_again_sync(free_port: Any, middleware: Any) -> None:
-    """The same holds for sync callers."""
-    port = free_port()
-    with (
-        serving_elsewhere(port, *HANDLERS),
-        calling_sync(port, middleware=(middleware,)) as client,
-    ):
-        assert client.send("double", 4) == 8
-        assert seen == [8]
-        client.emit("noted", {"a": 1})
-        async_to_sync(until)(lambda: len(noted) == 2)
-    assert noted == [{"a": 1}, {"a": 1}]
+async def test_layer_that_is_none(port: int) -> None:
+    """Middleware that returns no layer is named at the first call."""
+    async with calling(port, middleware=(forgetful,)) as client:
+        with pytest.raises(ImproperlyConfigured, match="forgetful returned None"):
+            await client.asend("echo", 2)

@@ -16,7 +16,9 @@ from django_microservices import (
     message_pattern,
 )
 from django_microservices.endpoints import server as server_module
-from django_microservices.endpoints.server import Server, ServerConfig
+from django_microservices.endpoints.config import ServerConfig
+from django_microservices.endpoints.server import Server
+from django_microservices.transports.redelivery import GIVEN_BACK
 from django_microservices.wire.messages import Message, Reply
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.status import Status
@@ -305,13 +307,17 @@ async def test_ready_is_not_reported_while_draining(
 
 
 async def test_stop_cancels(listener: FakeListener, released: asyncio.Event) -> None:
-    """Stopping cancels what is in flight, unanswered."""
+    """Stopping gives back what is in flight, and what still comes, unanswered."""
     server = server_of(listener, hold)
     async with running(server):
         peer = Peer(server)
         delivery = peer.send("hold")
         await until(lambda: heard)
-    assert delivery.outcome == "retry"
+        await server.stop()
+        late = peer.send("hold")
+    assert [(each.outcome, each.reason) for each in (delivery, late)] == [
+        ("retry", GIVEN_BACK)
+    ] * 2
     assert peer.replies == []
     assert not server.in_flight
 

@@ -1,10 +1,12 @@
 """A client of settings, for tests that mock it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from django_microservices import Client, clients
+from django_microservices.testing import MockClient, mock_client
 
 
 @pytest.fixture
@@ -14,3 +16,10 @@ def stock(settings: Any) -> Client:
         "CLIENTS": {"STOCK": {"OPTIONS": {"port": 1}}, "OTHER": {"TIMEOUT": None}}
     }
     return clients["STOCK"]
+
+
+@pytest.fixture
+def mock(stock: Client) -> Iterator[MockClient]:
+    """Mock the client."""
+    with mock_client("STOCK") as mock:
+        yield mock

@@ -131,6 +131,17 @@ def test_event_needs_none() -> None:
     assert Caller(id_=UNSET).ask(Expectation("a")) == []
 
 
+@pytest.mark.parametrize(
+    "expectation",
+    [Expectation("a").reply(1), Expectation("a").stream([1, NotConnected("gone")])],
+)
+def test_event_hears_no_reply(expectation: Expectation) -> None:
+    """A reply is for requests: an event that meets one is taken."""
+    caller = Caller(id_=UNSET)
+    assert caller.ask(expectation) == []
+    assert caller.error is None
+
+
 @pytest.mark.parametrize("pattern", ["a", Request("a", int, int), Event("a", int)])
 def test_matches(pattern: Any) -> None:
     """An expectation is met by its pattern and, where it says one, its payload."""

@@ -1,31 +1,22 @@
-"""``mock_client``: all verbs, whoever holds the client, and everything back."""
+"""``mock_client``: all verbs, every answer, and what was not expected."""
 
-import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any
 
 import msgspec
 import pytest
-from django.core.exceptions import ImproperlyConfigured
-from django.test import TestCase, override_settings
 
 from django_microservices import (
     Client,
     Event,
-    Inject,
     InvalidReply,
     MessageTimeout,
     NotConnected,
     RemoteError,
     Request,
-    clients,
+    Transport,
     create_client,
-    inject,
 )
 from django_microservices.testing import ANY, MockClient, Sent, mock_client
-
-from .test_in_process import SETTINGS
 
 
 class Left(msgspec.Struct):
@@ -34,15 +25,14 @@ class Left(msgspec.Struct):
     left: int
 
 
+class Partitioned(Transport):
+    """A wire that knows an option of its own."""
+
+    message_options = frozenset(("partition",))
+
+
 RESERVE = Request("reserve", dict[str, int], Left)
 SOLD = Event("sold", int)
-
-
-@pytest.fixture
-def mock(stock: Client) -> Iterator[MockClient]:
-    """Mock the client."""
-    with mock_client("STOCK") as mock:
-        yield mock
 
 
 # --- verbs ------------------------------------------------------------------------
@@ -107,6 +97,31 @@ async def test_aemit(stock: Client, mock: MockClient) -> None:
     mock.on("sold").raises(NotConnected)
     with pytest.raises(NotConnected):
         await stock.aemit("sold", 1)
+
+
+def test_emit_of_a_request(stock: Client, mock: MockClient) -> None:
+    """A request's pattern may be emitted: it is noted, and nobody hears the reply."""
+    mock.on(RESERVE).reply({"left": 2})
+    stock.emit(RESERVE, {"sku": 1})
+    (sent,) = mock.calls_of(RESERVE)
+    assert sent.is_event
+
+
+def test_options_of_the_wire(stock: Client, mock: MockClient) -> None:
+    """What every wire knows may be said to a mocked one, and nothing else."""
+    mock.on("sold")
+    stock.emit("sold", 1, options={"priority": 1})
+    with pytest.raises(TypeError, match="did you mean 'priority'"):
+        stock.emit("sold", 1, options={"priorty": 1})
+
+
+def test_options_of_its_own_wire() -> None:
+    """And what the client's own wire knows."""
+    client = create_client(Partitioned)
+    with mock_client(client) as mock:
+        mock.on("sold")
+        client.emit("sold", 1, options={"partition": 1})
+    assert mock.calls == [Sent("sold", 1)]
 
 
 def test_connect(stock: Client, mock: MockClient) -> None:
@@ -205,178 +220,3 @@ def test_swallowed(stock: Client) -> None:
     refused = pytest.raises(AssertionError, match="the unexpected request 'reserve'")
     with refused, mock_client("STOCK"), suppress(Exception):
         stock.send("reserve")
-
-
-# --- whoever holds it -------------------------------------------------------------
-
-
-def test_injected_client(mock: MockClient) -> None:
-    """A client that is injected is the same one."""
-
-    @inject
-    def view(client: Annotated[Client, Inject("STOCK")]) -> Any:
-        return client.send("reserve")
-
-    mock.on("reserve").reply(1)
-    assert view() == 1  # type: ignore[call-arg]
-
-
-def test_client_outside_of_settings(stock: Client) -> None:
-    """A client that was made by hand can be mocked itself."""
-    client = create_client(port=1)
-    with mock_client(client) as mock:
-        mock.on("a").reply(1)
-        assert client.send("a") == 1
-
-
-def test_client_of_a_handler() -> None:
-    """A handler under test asks its mocked client, in the test's own thread."""
-    settings = {**SETTINGS, "CLIENTS": {**SETTINGS["CLIENTS"], "STOCK": {}}}
-    with override_settings(MICROSERVICES=settings), mock_client("STOCK") as mock:
-        mock.on("reserve", 1).reply("yes")
-        assert clients["USERS"].send("forward", 1) == "yes"
-
-
-def test_unknown_client(stock: Client) -> None:
-    """A client that settings do not have is as wrong as in production."""
-    refused = pytest.raises(ImproperlyConfigured, match="did you mean 'STOCK'")
-    with refused, mock_client("STOKC"):
-        clients["STOKC"].send("a")
-
-
-def test_middleware_and_timeout(settings: Any) -> None:
-    """What settings say of the client holds."""
-
-    def mark(get_response: Any) -> Any:
-        def inner(call: Any) -> Any:
-            call.headers = {"tenant": "7"}
-            return get_response(call)
-
-        return inner
-
-    settings.MICROSERVICES = {
-        "CLIENTS": {"STOCK": {"TIMEOUT": 9, "MIDDLEWARE": [mark]}}
-    }
-    with mock_client("STOCK") as mock:
-        mock.on("a").reply(1)
-        assert clients["STOCK"].send("a") == 1
-    assert (mock.calls[0].timeout, mock.calls[0].headers) == (9, {"tenant": "7"})
-
-
-async def test_async_settings(settings: Any) -> None:
-    """Settings that must be awaited are."""
-
-    async def entry() -> dict[str, Any]:
-        return {"TIMEOUT": 9}
-
-    settings.MICROSERVICES = {"CLIENTS": {"STOCK": entry}}
-    with mock_client("STOCK") as mock:
-        mock.on("a").reply(1)
-        assert await clients["STOCK"].asend("a") == 1
-    assert mock.calls[0].timeout == 9
-
-
-# --- blocks -----------------------------------------------------------------------
-
-
-def test_restored(stock: Client) -> None:
-    """After the block the client is what it was, error or not."""
-    load = stock._load
-    with pytest.raises(KeyError), mock_client("STOCK"):
-        raise KeyError
-    assert stock._load == load
-    with pytest.raises(NotConnected):
-        stock.send("reserve")
-    stock.close()
-
-
-def test_nested(stock: Client) -> None:
-    """The inner block counts while it lasts."""
-    with mock_client("STOCK") as outer, mock_client("OTHER") as other:
-        outer.on("a").reply("outer")
-        other.on("a").reply("other")
-        with mock_client("STOCK") as inner:
-            inner.on("a").reply("inner")
-            assert stock.send("a") == "inner"
-            assert clients["OTHER"].send("a") == "other"
-        assert stock.send("a") == "outer"
-    assert (len(outer.calls), len(inner.calls), len(other.calls)) == (1, 1, 1)
-
-
-def test_left_out_of_order(stock: Client) -> None:
-    """Blocks of two threads may end in any order."""
-    load = stock._load
-    one, other = mock_client("STOCK"), mock_client("STOCK")
-    one.on("a").reply("one")
-    other.on("a").reply("other")
-    one.__enter__()
-    other.__enter__()
-    one.__exit__(None, None, None)
-    assert stock.send("a") == "other"
-    other.__exit__(None, None, None)
-    assert stock._load == load
-
-
-def test_entered_twice(stock: Client) -> None:
-    """A block within itself notes all calls of both."""
-    mock = mock_client("STOCK")
-    mock.on("a").reply(1).reply(2)
-    with mock:
-        stock.send("a")
-        with mock:
-            stock.send("a")
-        assert len(mock.calls) == 2
-    with mock:
-        assert stock.send("a") == 1
-    assert len(mock.calls) == 1
-
-
-async def test_in_parallel(stock: Client, mock: MockClient) -> None:
-    """Many calls at once are answered each."""
-    for number in range(20):
-        mock.on("a", number).reply(-number)
-    answers = await asyncio.gather(*(stock.asend("a", n) for n in range(20)))
-    assert answers == [-number for number in range(20)]
-
-
-def test_settings_change_meanwhile(stock: Client, mock: MockClient) -> None:
-    """The client stays mocked while settings change."""
-    mock.on("a").reply(1)
-    with override_settings(MICROSERVICES={"CLIENTS": {"STOCK": {"TIMEOUT": 9}}}):
-        assert stock.send("a") == 1
-    assert mock.calls[0].timeout == 9
-
-
-# --- decorators -------------------------------------------------------------------
-
-decorated = mock_client("STOCK")
-decorated.on("a").reply(1)
-
-
-@decorated
-def test_decorated(stock: Client) -> None:
-    """A function may be decorated."""
-    assert stock.send("a") == 1
-    assert decorated.calls == [Sent("a")]
-
-
-@decorated
-async def test_decorated_async(stock: Client) -> None:
-    """So may an async one; each use begins anew."""
-    assert await stock.asend("a") == 1
-    assert decorated.calls == [Sent("a")]
-
-
-@override_settings(MICROSERVICES={"CLIENTS": {"STOCK": {}}})
-class DecoratedTests(TestCase):
-    """Methods of a TestCase."""
-
-    @decorated
-    def test_sync(self) -> None:
-        """A method may be decorated."""
-        assert clients["STOCK"].send("a") == 1
-
-    @decorated
-    async def test_async(self) -> None:
-        """So may an async one."""
-        assert await clients["STOCK"].asend("a") == 1

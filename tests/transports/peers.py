@@ -35,6 +35,8 @@ class Delivery:
     def __init__(self, message: Message, respond: Callable[[Reply], Any]) -> None:
         self.message = message
         self.respond = respond
+        self.is_stream = False
+        self.takes_place = True
         self.outcome: str | None = None
         self.reason = ""
         self.delay: float | None = None

@@ -89,7 +89,8 @@ class ScriptedBroker:
         self.url = f"amqp://127.0.0.1:{port}"
         self.answers = dict(ANSWERS)
         self.first: bytes | base.Frame | None = START
-        self.reads = True
+        self.reading = asyncio.Event()
+        self.reading.set()
         self.clients: list[Client] = []
         self._came = asyncio.Event()
 
@@ -120,8 +121,7 @@ class ScriptedBroker:
                 whole = head + await reader.readexactly(size + 1)
                 _, channel, value = frame.unmarshal(whole)
                 client.keep(channel, value)
-                while not self.reads:
-                    await asyncio.sleep(0.001)
+                await self.reading.wait()
         except (asyncio.IncompleteReadError, ConnectionError):
             client.hung_up = True
             client.changed.set()
@@ -135,7 +135,7 @@ class ScriptedBroker:
         try:
             yield self
         finally:
-            self.reads = True
+            self.reading.set()
             server.close()
             for client in self.clients:
                 client.writer.transport.abort()

@@ -33,8 +33,8 @@ from django_microservices import (
 )
 from django_microservices.exceptions import InvalidMessage
 from django_microservices.transports import TCPTransport
-from django_microservices.transports.tcp import transport as tcp_transport
-from django_microservices.wire.codecs import NO_HANDLER
+from django_microservices.transports.tcp import handshake
+from django_microservices.wire.packets import NO_HANDLER
 from tests.endpoints.ends import calling, serving
 from tests.interop.process import LineChild
 
@@ -543,7 +543,7 @@ async def test_connections_over_the_limit(port: int) -> None:
 def test_default_patience() -> None:
     """A frame has 10 s in all, TLS's greeting 5 s."""
     assert TCPTransport().incomplete_message_timeout <= 10
-    assert tcp_transport._HANDSHAKE <= 5
+    assert handshake.SECONDS <= 5
 
 
 # --- 52: names ---

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from django_microservices.exceptions import NotConnected, TransportRefused
-from django_microservices.transports.tcp import PeerIdentity, TCPTransport, transport
+from django_microservices.transports.tcp import PeerIdentity, TCPTransport, handshake
 from django_microservices.transports.tcp.tls import (
     client_context,
     identity,
@@ -309,7 +309,7 @@ async def test_no_greeting(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, server_tls: Any, client_tls: Any
 ) -> None:
     """Who does not greet in time is cut."""
-    monkeypatch.setattr(transport, "_HANDSHAKE", 0.05)
+    monkeypatch.setattr(handshake, "SECONDS", 0.05)
     async with serve(tls_options=server_tls) as server:
         peer = await server.peer()
         assert await peer.ended() == b""

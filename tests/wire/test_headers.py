@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from django_microservices.wire.headers import headers_of, own_headers, remaining
+from django_microservices.wire import headers as module
+from django_microservices.wire.headers import (
+    headers_of,
+    metadata_of,
+    own_headers,
+    remaining,
+)
 from django_microservices.wire.messages import UNSET, Message
 from django_microservices.wire.patterns import Pattern
 
@@ -35,6 +41,25 @@ def test_events_have_none_of_ours() -> None:
     """Nobody waits for an event: only the caller's own headers travel."""
     assert headers_of(message(UNSET)) is None
     assert headers_of(message(UNSET, headers={"a": "b"})) == {"a": "b"}
+
+
+def test_metadata_is_their_json() -> None:
+    """Where the packet carries them, they are an object; an event may have none."""
+    assert metadata_of(message(UNSET)) is None
+    assert metadata_of(message(UNSET, headers={"a": "b"})) == b'{"a":"b"}'
+    asked = message("7", timeout=1.5)
+    for _ in range(2):
+        assert metadata_of(asked) == b'{"dm-peer":"1","dm-timeout":"1500"}'
+    asked = message("7", headers={"a": "b"})
+    assert metadata_of(asked) == b'{"a":"b","dm-peer":"1"}'
+
+
+def test_callers_cannot_fill_the_memory() -> None:
+    """However many timeouts are used, few of their texts are kept."""
+    for number in range(1, 5_000):
+        text = b'{"dm-peer":"1","dm-timeout":"%d"}' % number
+        assert metadata_of(message("7", timeout=(number + 0.5) / 1000)) == text
+    assert len(module._metadata) <= module._MOST_KNOWN
 
 
 @pytest.mark.parametrize(

@@ -24,36 +24,46 @@ _LISTS = (
 )
 
 
+Failures = list[Exception]
+"""What reading an answer raised: to msgspec and pydantic it is a missing member."""
+
+
 class Attributes:
     """A model instance as a type with fields reads it: relations are lists and objects.
 
     A one-to-one relation that is not there is ``None``.
     """
 
-    __slots__ = ("_instance",)
+    __slots__ = ("_failures", "_instance")
 
-    def __init__(self, instance: Model) -> None:
+    def __init__(self, instance: Model, failures: Failures) -> None:
         self._instance = instance
+        self._failures = failures
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return readable(getattr(self._instance, name))
+            return readable(getattr(self._instance, name), self._failures)
         except ObjectDoesNotExist:
             return None
+        except AttributeError:
+            raise
+        except Exception as error:
+            self._failures.append(error)
+            raise
 
 
-def readable(value: Any) -> Any:
+def readable(value: Any, failures: Failures) -> Any:
     """Put what msgspec and pydantic can read in the place of Django's own objects."""
     if type(value) in _SCALARS or isinstance(value, msgspec.Struct):
         return value
     if isinstance(value, Model):
-        return Attributes(value)
+        return Attributes(value, failures)
     if isinstance(value, Promise):
         return str(value)
     if isinstance(value, _ROWS):
-        return [readable(item) for item in rows_of(value)]
+        return [readable(item, failures) for item in rows_of(value)]
     if isinstance(value, dict):
-        return {key: readable(item) for key, item in value.items()}
+        return {key: readable(item, failures) for key, item in value.items()}
     return value
 
 
@@ -64,8 +74,13 @@ def rows_of(value: Any) -> Any:
     return list(value) if isinstance(value, QuerySet) else value
 
 
-def misfit(annotation: Any, reason: object) -> EncodingError:
-    """Make the error of an answer that is not what its annotation says."""
+def misfit(annotation: Any, reason: object, failures: Failures) -> Exception:
+    """Make the error of an answer that is not what its annotation says.
+
+    Where reading it failed, that is the error.
+    """
+    if failures:
+        return failures.pop()
     name = getattr(annotation, "__qualname__", None) or repr(annotation)
     return EncodingError(f"The answer does not fit {name}: {reason}")
 
@@ -95,11 +110,12 @@ def _fields_encoder(annotation: Any) -> Callable[[Any], bytes]:
     def write(value: Any) -> bytes:
         if type(value) is annotation:
             return encode(value)
-        boxed = {"value": readable(value)}
+        failures: Failures = []
+        boxed = {"value": readable(value, failures)}
         try:
             answer = msgspec.convert(boxed, box, from_attributes=True)
         except msgspec.ValidationError as error:
-            raise misfit(annotation, error) from error
+            raise misfit(annotation, error, failures) from error
         return encode(answer.value)  # type: ignore[attr-defined]
 
     return write

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 from ...exceptions import EncodingError
 from . import PayloadError, read_plain
 from .annotations import parts_of
-from .answers import misfit, readable
+from .answers import Failures, misfit, readable
 
 may_block = False
 
@@ -97,10 +97,13 @@ def encoder_for(annotation: Any) -> Callable[[Any], bytes]:
     def shaped(value: Any) -> Any:
         if type(value) is annotation:
             return value
+        failures: Failures = []
         try:
-            return adapter.validate_python(readable(value), from_attributes=True)
+            return adapter.validate_python(
+                readable(value, failures), from_attributes=True
+            )
         except ValidationError as error:
-            raise misfit(annotation, payload_error(error)) from error
+            raise misfit(annotation, payload_error(error), failures) from error
 
     def write(value: Any) -> bytes:
         try:

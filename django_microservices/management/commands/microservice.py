@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...concurrency.adapt import to_sync
-from ...conf import clients, entry_of, handlers_of, names_in
+from ...conf import clients, entry_of, handlers_of, names_in, path_of
 from ...dispatch.handlers import Handler
 from ...exceptions import MicroserviceError, RemoteError
 from ...schema import unknown
@@ -88,8 +88,7 @@ def _add_message(parser: ArgumentParser) -> None:
 def _message(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     name, known = options["client"], names_in("CLIENTS")
     if name not in known:
-        path = f"MICROSERVICES['CLIENTS'][{name!r}]"
-        raise ImproperlyConfigured(unknown(path, name, known))
+        raise ImproperlyConfigured(unknown(path_of("CLIENTS", name), name, known))
     return clients[name], {
         "pattern": _parsed(options["pattern"]),
         "data": _parsed(options["data"]),

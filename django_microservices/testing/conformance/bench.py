@@ -74,8 +74,9 @@ class Bench:
 
     def needs(self, *flags: str) -> None:
         """Skip the test where the wire does not claim these flags."""
-        wire = self.server_transport()
         for flag in flags:
+            of_clients = flag == "confirms"
+            wire = self.client_transport() if of_clients else self.server_transport()
             if not getattr(wire, flag):
                 pytest.skip(f"{type(wire).__name__} says {flag} = False")
 

@@ -10,6 +10,7 @@ from ...wire.messages import Message
 from ..nats.answers import nobody
 from ..nats.intake import Intake, read_message
 from ..nats.protocol import Packet, read_headers
+from ..redelivery import GIVEN_BACK
 from .consumer import HEARTBEAT, Consumer
 from .names import Delivered
 from .receipts import JetStreamReceipt, Ledger
@@ -114,5 +115,8 @@ class JetStreamIntake(Intake):
 
 
 def _finished(consumer: Consumer, receipt: JetStreamReceipt, delivery: Any) -> None:
+    """Settle; a server that stops asks for nothing more, or gets back what it gives."""
+    if delivery.reason == GIVEN_BACK and consumer.batch:
+        consumer.stop()
     receipt.finished(delivery)
     consumer.done()

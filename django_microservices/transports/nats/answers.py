@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from ...wire.codecs import write_reply
 from ...wire.messages import Reply, new_id
+from ...wire.packets import write_reply
 from ...wire.text import shown
 from .protocol import NO_RESPONDERS, Packet, read_status
 from .subjects import INBOX, is_inbox

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost, InvalidMessage, NotConnected
 from ...wire.channels import is_reply
-from ...wire.codecs import SHALLOW, is_too_deep, read_reply, write_message
+from ...wire.codecs import SHALLOW, is_too_deep
 from ...wire.headers import headers_of
 from ...wire.messages import UNSET, Message, Reply, new_id
+from ...wire.packets import read_reply, write_message
 from .protocol import MESSAGE_ID, NO_RESPONDERS, Packet, read_status, write_headers
 from .subjects import subject_of
 

@@ -1,70 +1,36 @@
-"""One TCP connection: frames in, frames out, limits on both ways."""
+"""One TCP connection: what both halves do with its life, and with what they read."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from ...exceptions import ConnectionLost, InvalidMessage, MessageTooLarge
-from .protocol import units
-from .sockets import address_text, has_vanished, set_options
+from ...exceptions import InvalidMessage
+from .output import HIGH_WATER, TLS_HIGH_WATER, Output
+from .sockets import address_text, set_options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from .transport import TCPTransport
-
-# Output is handed over before the tick ends once it has this many texts, so that the
-# peer works on the first part while we make the rest. uvloop sends at once what is over
-# its high water, and otherwise when the tick ends.
-EAGER = 32
-EAGER_BYTES = 32 * 1024
-HIGH_WATER = 256
-UNREAD = 16 * 1024 * 1024
-"""Bytes that a peer may leave unread."""
-# The end of the handshake, still unsent when TLS is ready, counts: were it over the
-# high water, reading would stop at once, and nothing would ever send it.
-TLS_HIGH_WATER = 64 * 1024
 
 AT_ONCE = 512
 """Frames that one tick handles at most, so that no peer holds the loop."""
 LINGER = 1.0
-CHECK = 3.0
-
-
-class Drained:
-    """Waits until the peer has read; unlike a coroutine it may be let go unawaited."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
-
-    def __await__(self) -> "Generator[Any, None, None]":
-        return self._connection.drained().__await__()
 
 
 class Connection(asyncio.Protocol):
     """What both halves share. Subclasses handle :meth:`texts_received`.
 
-    ``lost`` says that nothing can be written any more, ``deaf`` that we do not read,
-    ``paused`` that the peer is behind in reading, ``clogged`` that it is so far behind
-    that nothing more is read from it, ``reason`` why the connection ended.
+    ``deaf`` says that we do not read, ``heard`` when we last did, ``peer_ended`` that
+    nothing more will come, ``reason`` why the connection ended.
     """
 
     __slots__ = (
         "_began",
-        "_drained",
         "_frame_timer",
-        "_out",
-        "_out_size",
-        "clogged",
         "deaf",
         "heard",
         "loop",
-        "lost",
-        "max_size",
         "name",
         "options",
-        "paused",
+        "output",
         "peer_ended",
         "reason",
         "socket",
@@ -76,20 +42,14 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.options = options
         self.loop = loop
-        self.max_size = options.max_frame_size
         self.socket = options.new_socket()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.name: Any = None
         self.heard = 0.0
-        self.lost = False
         self.deaf = False
-        self.paused = False
-        self.clogged = False
         self.peer_ended = False
         self.reason: str | None = None
-        self._out: list[bytes] = []
-        self._out_size = 0
-        self._drained: asyncio.Future[None] | None = None
+        self.output = Output(self)
         self._began = 0.0
         self._frame_timer: asyncio.TimerHandle | None = None
 
@@ -106,13 +66,12 @@ class Connection(asyncio.Protocol):
         set_options(transport.get_extra_info("socket"), no_delay=self.options.no_delay)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake who waits for the peer to read."""
+        """Keep the reason, and wake who waits for the peer to read."""
         if exc is not None and self.reason is None:
             self.reason = str(exc)
-        self.stop_writing()
         if self._frame_timer is not None:
             self._frame_timer.cancel()
-        self.resume_writing()
+        self.output.end()
 
     def eof_received(self) -> bool:
         """The peer sends nothing more: close once what is written has gone out."""
@@ -129,7 +88,7 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End the connection at once."""
         self.explain(reason)
-        self.stop_writing()
+        self.output.stop()
         self.transport.abort()
 
     def explain(self, reason: str) -> None:
@@ -139,13 +98,18 @@ class Connection(asyncio.Protocol):
 
     def end(self) -> None:
         """Close; what was written has a moment to go out, TLS one to say goodbye."""
-        self.flush()
-        self.stop_writing()
+        self.output.flush()
+        self.output.stop()
         if self.transport.is_closing():
             return
         self.transport.close()
-        if self.transport.get_write_buffer_size() or not self.transport.can_write_eof():
+        if self.output.unread or not self.transport.can_write_eof():
             self.loop.call_later(LINGER, self.transport.abort)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self.output.lost
 
     @property
     def peer(self) -> str:
@@ -214,90 +178,14 @@ class Connection(asyncio.Protocol):
 
     # --- out ---
 
-    def write(self, text: bytes) -> None:
-        """Send one text, together with what else this tick writes."""
-        if self.lost:
-            return
-        out = self._out
-        if not out:
-            self.loop.call_soon(self.flush)
-        data = self.socket.write(text)
-        out.append(data)
-        self._out_size += len(data)
-        if len(out) >= EAGER or self._out_size >= EAGER_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what was written to the socket."""
-        if not self._out:
-            return
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        self._out_size = 0
-        self.transport.write(data)
-        if self.paused:
-            self._check_unread()
-
-    def _check_unread(self) -> None:
-        """Cut a peer that reads nothing; read nothing from it well before that.
-
-        Not earlier: Nest's client reads nothing while its own requests back up, and
-        two that wait for each other would wait for ever.
-        """
-        limit = self.options.max_send_buffer_size
-        unread = self.transport.get_write_buffer_size()
-        if limit and unread > limit:
-            self.abort(f"the peer left more than {limit} bytes unread")
-        elif not self.clogged and unread > (limit or UNREAD) // 2:
-            self.clog()
-
-    def clog(self) -> None:
-        """The peer is half the allowed bytes behind."""
-        self.clogged = True
-
-    def stop_writing(self) -> None:
-        """Write nothing more: the socket takes nothing."""
-        self.lost = True
-        self._out.clear()
-        self._out_size = 0
-
     def pause_writing(self) -> None:
         """The peer reads too slowly."""
-        self.paused = True
+        self.output.pause()
 
     def resume_writing(self) -> None:
-        """The peer has caught up, or is gone."""
-        self.paused = self.clogged = False
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
+        """The peer has caught up."""
+        self.output.resume()
 
-    async def drained(self) -> None:
-        """Return when the peer has read enough to send more."""
-        while self.paused and not self.lost:
-            if self._drained is None:
-                self._drained = self.loop.create_future()
-            done, _ = await asyncio.wait((self._drained,), timeout=CHECK)
-            if not done:
-                self.check_host()
-        if self.lost:
-            raise ConnectionLost(self.reason or "the connection ended")
-
-    def check_host(self) -> None:
-        """End the connection with a host that acknowledges nothing any more."""
-        if has_vanished(self.transport.get_extra_info("socket")):
-            self.abort("the peer's host has vanished")
-
-    def check_size(self, text: bytes) -> None:
-        """Raise :class:`MessageTooLarge` for a text that the peer would refuse.
-
-        Called only for texts that have too many bytes: the wire counts UTF-16 units.
-        """
-        length = units(text)
-        if length > self.max_size:
-            message = (
-                f"A message of {length} is over max_frame_size ({self.max_size}): "
-                "raise it on both ends, or send less."
-            )
-            raise MessageTooLarge(message)
+    def clog(self) -> None:
+        """The peer is so far behind that nothing more is read from it."""
+        self.output.clogged = True

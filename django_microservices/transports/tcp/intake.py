@@ -1,11 +1,14 @@
 """The server's half of the TCP wire: all connections of one listening server."""
 
 import asyncio
+import ssl
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ..base import Deliver
 from .connection import AT_ONCE, LINGER
+from .handshake import Handshake
+from .line import Line
 from .peer import ServerConnection
 from .sockets import address_text
 
@@ -24,6 +27,7 @@ class Intake:
         deliver: Deliver,
         loop: asyncio.AbstractEventLoop,
         limit: int,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.options = options
         self.deliver = deliver
@@ -32,10 +36,13 @@ class Intake:
         self.outstanding = 0
         self.dropped = 0
         self.connections: set[ServerConnection] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
+        self.admitted = 0
         self.per_address: Counter[str] = Counter()
-        self.waiting: deque[ServerConnection] = deque()
+        self.waiting: deque[Line] = deque()
         self.closed: asyncio.Future[BaseException | None] = loop.create_future()
         self.listener = cast("asyncio.Server", None)
+        self._context = context
         self.pausing = False
         self._working = False
         self._nobody: asyncio.Future[None] | None = None
@@ -56,28 +63,31 @@ class Intake:
 
     # --- peers ---
 
-    def accept(self) -> ServerConnection:
+    def accept(self) -> asyncio.Protocol:
         """Make the protocol of a new connection."""
+        if self._context is not None:
+            return Handshake(self, self._context)
         return ServerConnection(self)
 
-    def admit(self, connection: ServerConnection, address: str) -> str | None:
+    def admit(self, name: Any) -> str | None:
         """Count a peer in, or return why there is no room for it."""
-        options = self.options
-        if len(self.connections) >= options.max_connections:
+        options, host = self.options, _host(name)
+        if self.admitted >= options.max_connections:
             return f"more than max_connections={options.max_connections}"
         most = options.max_connections_per_address
-        if self.per_address[address] >= most:
+        if self.per_address[host] >= most:
             return f"more than max_connections_per_address={most}"
-        self.connections.add(connection)
-        self.per_address[address] += 1
+        self.admitted += 1
+        self.per_address[host] += 1
         return None
 
-    def dismiss(self, connection: ServerConnection, address: str) -> None:
+    def dismiss(self, name: Any) -> None:
         """Count a peer out."""
-        self.connections.discard(connection)
-        self.per_address[address] -= 1
-        if not self.per_address[address]:
-            del self.per_address[address]
+        host = _host(name)
+        self.admitted -= 1
+        self.per_address[host] -= 1
+        if not self.per_address[host]:
+            del self.per_address[host]
         if self._nobody is not None and not self.connections:
             self._nobody.set_result(None)
             self._nobody = None
@@ -89,9 +99,9 @@ class Intake:
         if not self._working:
             self._work_off()
 
-    def wait(self, connection: ServerConnection) -> None:
-        """Put a connection in line for the room that there is or will be."""
-        self.waiting.append(connection)
+    def wait(self, line: Line) -> None:
+        """Put a peer in line for the room that there is or will be."""
+        self.waiting.append(line)
         if not self._working and self.outstanding < self.limit:
             self._work_off()
 
@@ -125,7 +135,8 @@ class Intake:
         self.pausing = True
         self._stop_listening()
         for connection in tuple(self.connections):
-            connection.say_goodbye()
+            if connection.extension is not None:
+                connection.extension.say_goodbye()
         quiet_at, unread = self.loop.time() + QUIET, 0
         while self.connections and (left := quiet_at - self.loop.time()) > 0:
             await self._until_nobody(min(left, QUIET))
@@ -144,19 +155,23 @@ class Intake:
         already written would be lost.
         """
         self._stop_listening()
+        for handshake in self.handshakes:
+            handshake.cancel()
         for connection in tuple(self.connections):
             connection.end_writing()
         await self._until_nobody(LINGER)
         for connection in tuple(self.connections):
             connection.transport.abort()
         await self._until_nobody(LINGER)
+        if self.handshakes:
+            await asyncio.wait(self.handshakes)
         if not self.closed.done():
             self.closed.set_result(None)
 
     def _unread(self) -> int:
         """Count the bytes that wait for peers who read slowly."""
-        slow = (connection for connection in self.connections if connection.paused)
-        return sum(connection.transport.get_write_buffer_size() for connection in slow)
+        outputs = (connection.output for connection in self.connections)
+        return sum(output.unread for output in outputs if output.paused)
 
     def _stop_listening(self) -> None:
         self.listener.close()
@@ -167,3 +182,8 @@ class Intake:
             self._nobody = self.loop.create_future()
             await asyncio.wait((self._nobody,), timeout=seconds)
             self._nobody = None
+
+
+def _host(name: Any) -> str:
+    """Return by what a peer is counted, of its socket's name."""
+    return str(name[0]) if name else ""

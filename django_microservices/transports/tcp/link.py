@@ -3,13 +3,15 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, InvalidMessage
+from ...exceptions import ConnectionLost, InvalidMessage, NotConnected
 from ...wire.codecs import SHALLOW, encode, is_too_deep
 from ...wire.headers import own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.status import Status
-from .connection import CHECK, LINGER, Connection, Drained
+from ...wire.unreadable import TOO_DEEP
+from .connection import LINGER, Connection
 from .extension import BYE, CANCEL, HELLO, PING
+from .output import CHECK, Drained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -21,9 +23,6 @@ SILENCE = 5.0
 PATIENCE = 2.0
 """Seconds for the answer to a ping, twice: a loop that was held up itself reads what
 has come in between."""
-
-UNREADABLE = b"(nested too deeply)"
-"""No JSON, so that the call ends with an error of its own."""
 
 _MOST_METADATA = 1024
 
@@ -93,10 +92,12 @@ class Link(Connection):
         """Write a message; an awaitable says that the server does not keep up.
 
         Like Nest's client we send a request's pattern as given and an event's as the
-        text of its route (A.2). Raises :class:`MessageTooLarge`, `ConnectionLost`.
+        text of its route (A.2). Raises :class:`MessageTooLarge`, and
+        :class:`NotConnected` where nothing can be sent any more.
         """
-        if self.lost:
-            raise ConnectionLost(self.reason or "the connection ended")
+        output = self.output
+        if output.lost:
+            raise NotConnected(self.reason or "the connection ended")
         pattern = message.pattern
         data = message.data
         text = self.options.write_packet(
@@ -105,10 +106,10 @@ class Link(Connection):
             message.id,
             self._metadata_of(message),
         )
-        if len(text) > self.max_size:
-            self.check_size(text)
-        self.write(text)
-        return Drained(self) if self.paused else None
+        if len(text) > output.max_size:
+            output.check_size(text)
+        output.write(text)
+        return Drained(output.drained) if output.paused else None
 
     def _metadata_of(self, message: Message) -> bytes | None:
         """Return the request's metadata: few kinds recur, so their texts are kept."""
@@ -129,7 +130,7 @@ class Link(Connection):
         """Tell a server of ours that nobody awaits the answer any more."""
         if answered or not self.is_ours or self.lost:
             return
-        self.write(self.options.write_packet(_CANCEL, encode(id_), UNSET, None))
+        self.output.write(self.options.write_packet(_CANCEL, encode(id_), UNSET, None))
 
     # --- in ---
 
@@ -147,7 +148,7 @@ class Link(Connection):
         if reply is None:
             self.ignored += 1
         elif len(text) > SHALLOW and is_too_deep(text):
-            self._receive(Reply(reply.id, UNREADABLE))
+            self._receive(Reply(reply.id, TOO_DEEP))
         elif reply.id in _CONTROL:
             self._control(reply)
         else:
@@ -169,7 +170,7 @@ class Link(Connection):
         silence says nothing.
         """
         self._timer = None
-        self.check_host()
+        self.output.check_host()
         if not self.lost:
             self._timer = self.loop.call_later(self._check_peer(), self._watch)
 
@@ -190,7 +191,7 @@ class Link(Connection):
 
     def _ping(self) -> None:
         id_ = f"{PING}-{new_id()}"
-        self.write(self.options.write_packet(_PING, b"0", id_, _PING_METADATA))
+        self.output.write(self.options.write_packet(_PING, b"0", id_, _PING_METADATA))
 
 
 _CONTROL = (HELLO.id, BYE.id)

@@ -1,5 +1,6 @@
 """What is asked of, and told to, the sockets themselves."""
 
+import asyncio
 import socket
 import struct
 from typing import Any
@@ -9,8 +10,9 @@ UNHEARD = 6000
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 2))
 
-# Linux's struct tcp_info: tcpi_retransmits, tcpi_unacked and tcpi_last_ack_recv.
-_TCP_INFO = struct.Struct("@2x B 21x I 28x I")
+# Linux's struct tcp_info: tcpi_retransmits, tcpi_unacked, tcpi_last_ack_recv and
+# tcpi_bytes_acked.
+_TCP_INFO = struct.Struct("@2x B 21x I 28x I 60x Q")
 
 
 def address_text(name: Any) -> str:
@@ -43,8 +45,45 @@ def has_vanished(sock: Any) -> bool:
     Keep-alive is silent while output is unacknowledged, and TCP_USER_TIMEOUT also ends
     a peer that is alive and only reads slowly (tried), so the kernel is asked itself.
     """
-    if not is_tcp(sock) or not hasattr(socket, "TCP_INFO"):
-        return False
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    retransmits, unacked, unheard = _TCP_INFO.unpack(info)
+    retransmits, unacked, unheard, _ = _tcp_info(sock)
     return bool(retransmits and unacked and unheard > UNHEARD)
+
+
+def acknowledged(sock: Any) -> int:
+    """Return how many bytes the other host has taken; 0 where nobody can tell."""
+    return _tcp_info(sock)[3]
+
+
+def _tcp_info(sock: Any) -> tuple[int, int, int, int]:
+    if not is_tcp(sock) or not hasattr(socket, "TCP_INFO"):
+        return 0, 0, 0, 0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    retransmits, unacked, unheard, taken = _TCP_INFO.unpack(
+        info.ljust(_TCP_INFO.size, b"\0")
+    )
+    return retransmits, unacked, unheard, taken
+
+
+async def connected(
+    loop: asyncio.AbstractEventLoop, host: str, port: int
+) -> socket.socket:
+    """Connect to the first address of a host that takes us; raise :class:`OSError`.
+
+    ``loop.create_connection`` would do, but uvloop's leaves an error that nobody
+    retrieves when it is cancelled while a name is looked up that does not exist.
+    """
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"no address of {host}")
+    for family, kind, proto, _, address in found:
+        sock = socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+        else:
+            return sock
+    raise failure

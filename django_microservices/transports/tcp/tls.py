@@ -70,6 +70,39 @@ def client_context(options: TLSOptions) -> ssl.SSLContext:
     return context
 
 
+class ClientContext:
+    """A client's context, built at its first use: the system's authorities are many.
+
+    It is built anew when one of the files has changed, so that a certificate that was
+    renewed is used by the next connection.
+    """
+
+    def __init__(self, options: TLSOptions) -> None:
+        self._options = options
+        self._built: tuple[list[Any], ssl.SSLContext] | None = None
+
+    def current(self) -> ssl.SSLContext:
+        """Return it; raise :class:`TransportRefused` for a bad file."""
+        stamps = [_stamp(text) for text in _files(self._options)]
+        built = self._built
+        if built is None or built[0] != stamps:
+            built = self._built = stamps, client_context(self._options)
+        return built[1]
+
+
+def _files(options: TLSOptions) -> list[str]:
+    own = [options[name] for name in ("cert", "key") if name in options]
+    return [text for text in [*own, *_authorities(options)] if not _is_pem(text)]
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:  # loading it tells why
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def _load(
     context: ssl.SSLContext, options: TLSOptions, *, needs_certificate: bool
 ) -> None:
@@ -83,9 +116,13 @@ def _load(
         raise TransportRefused(message)
     if "cert" in options:
         _load_own(context, options)
-    authorities = options.get("ca", ())
-    for authority in [authorities] if isinstance(authorities, str) else authorities:
+    for authority in _authorities(options):
         _load_authority(context, authority)
+
+
+def _authorities(options: TLSOptions) -> Sequence[str]:
+    given = options.get("ca", ())
+    return [given] if isinstance(given, str) else given
 
 
 def _load_own(context: ssl.SSLContext, options: TLSOptions) -> None:
@@ -136,6 +173,13 @@ def identity(transport: "asyncio.BaseTransport") -> PeerIdentity | None:
     subject = {key: value for rdn in certificate["subject"] for key, value in rdn}
     names = tuple(value for _, value in certificate.get("subjectAltName", ()))
     return PeerIdentity(subject.get("commonName", ""), names)
+
+
+def reason_of(error: OSError) -> str:
+    """Return why TLS was not agreed on, in a few words."""
+    if isinstance(error, ssl.SSLError):
+        return str(getattr(error, "verify_message", "") or error.reason or error)
+    return str(error) or "the peer left"
 
 
 def save_memory() -> None:

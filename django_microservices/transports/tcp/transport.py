@@ -8,16 +8,17 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import InvalidMessage, NotConnected, TransportRefused
-from ...wire.codecs import (
+from ...wire.codecs import decode, encode
+from ...wire.messages import Reply, Subscription
+from ...wire.packets import (
     Envelope,
-    decode,
-    encode,
     envelope_of,
     read_envelope,
     read_reply,
@@ -25,14 +26,14 @@ from ...wire.codecs import (
     write_message,
     write_reply,
 )
-from ...wire.messages import Reply, Subscription
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
-from .connection import LINGER, UNREAD
 from .intake import Intake
 from .link import Link
+from .output import UNREAD
 from .protocol import JsonSocket
-from .tls import TLSOptions, client_context, save_memory, server_context
+from .sockets import connected
+from .tls import ClientContext, TLSOptions, reason_of, save_memory, server_context
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ class TCPTransport(Transport):
             "max_connections",
             "max_connections_per_address",
             "backlog",
+            "unread_timeout",
         )
     )
     client_only = frozenset(("connect_timeout",))
     headers: ClassVar[bool] = True
     answers_unknown: ClassVar[bool] = True
     stream_links: ClassVar[bool] = True
+    ends_streams: ClassVar[bool] = True
     shares_work: ClassVar[bool] = True
     listens: ClassVar[bool] = True
 
@@ -80,6 +83,7 @@ class TCPTransport(Transport):
         max_buffer_size: int | None = None,
         max_send_buffer_size: int = UNREAD,
         incomplete_message_timeout: float = 10.0,
+        unread_timeout: float = 30.0,
         connect_timeout: float = 5.0,
         max_connections: int = 10_000,
         max_connections_per_address: int = 256,
@@ -94,6 +98,7 @@ class TCPTransport(Transport):
         self.retry_attempts = retry_attempts
         self.retry_delay = retry_delay
         self.tls_options = tls_options
+        self._client_tls = None if tls_options is None else ClientContext(tls_options)
         self.socket_class = socket_class
         self.serializer = _method(serializer, "serialize")
         self.deserializer = _method(deserializer, "deserialize")
@@ -101,6 +106,7 @@ class TCPTransport(Transport):
         self.max_buffer_size = max_buffer_size
         self.max_send_buffer_size = max_send_buffer_size
         self.incomplete_message_timeout = incomplete_message_timeout
+        self.unread_timeout = unread_timeout
         self.connect_timeout = connect_timeout
         self.max_connections = max_connections
         self.max_connections_per_address = max_connections_per_address
@@ -146,46 +152,50 @@ class TCPTransport(Transport):
         limit: int,
     ) -> AsyncIterator[Intake]:
         """Listen; raise :class:`TransportRefused` where that can never work."""
-        loop = asyncio.get_running_loop()
-        intake = Intake(self, deliver, loop, limit)
         tls = self.tls_options
         context = None if tls is None else server_context(tls)
         if context is not None:
             save_memory()
+        loop = asyncio.get_running_loop()
+        intake = Intake(self, deliver, loop, limit, context)
         try:
-            intake.listener = await loop.create_server(
+            await self._listen(intake)
+            yield intake
+        finally:
+            if intake.listener is not None:
+                await intake.close()
+
+    async def _listen(self, intake: Intake) -> None:
+        """Bind first: who is cancelled while it begins to serve has what to close."""
+        try:
+            intake.listener = await intake.loop.create_server(
                 intake.accept,
                 self.host,
                 self.port,
-                ssl=context,
                 backlog=self.backlog,
-                ssl_handshake_timeout=_HANDSHAKE if context else None,
-                ssl_shutdown_timeout=LINGER if context else None,
+                start_serving=False,
             )
+            await intake.listener.start_serving()
         except OSError as error:
             message = f"Cannot listen on {self.host}:{self.port}: {_reason(error)}"
             if error.errno in _REFUSED or isinstance(error, socket.gaierror):
                 raise TransportRefused(message) from error
             raise NotConnected(message) from error
-        try:
-            yield intake
-        finally:
-            await intake.close()
 
     @asynccontextmanager
     async def connect(self, receive: Receive, changed: Changed) -> AsyncIterator[Link]:
         """Connect; raise :class:`NotConnected` with the reason."""
         loop = asyncio.get_running_loop()
         link = Link(self, loop, receive, changed)
-        tls = self.tls_options
-        context = None if tls is None else client_context(tls)
-        name = (tls or {}).get("server_name") or self.host
+        tls = self.tls_options or {}
+        own = self._client_tls
+        context = None if own is None else own.current()
+        name = tls.get("server_name") or self.host
         try:
             async with asyncio.timeout(self.connect_timeout):
                 await loop.create_connection(
                     lambda: link,
-                    self.host,
-                    self.port,
+                    sock=await connected(loop, self.host, self.port),
                     ssl=context,
                     server_hostname=name if context else None,
                 )
@@ -193,8 +203,7 @@ class TCPTransport(Transport):
             message = f"{self.host}:{self.port} did not answer in time"
             raise NotConnected(message) from None
         except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", None) or error.reason or error
-            message = f"{self.host}:{self.port} refused by TLS: {reason}"
+            message = f"{self.host}:{self.port} refused by TLS: {reason_of(error)}"
             raise NotConnected(message) from error
         except OSError as error:
             message = f"{self.host}:{self.port}: {_reason(error)}"
@@ -238,7 +247,6 @@ class TCPTransport(Transport):
         return encode(self.serializer(decode(write_message(*parts))))
 
 
-_HANDSHAKE = 5.0
 _INTERNAL = encode({"status": "error", "message": "Internal server error"})
 
 
@@ -273,6 +281,9 @@ def _method(part: Any, name: str) -> Callable[[Any], Any] | None:
     method = getattr(part, name, part)
     if not callable(method):
         message = f"{part!r} is neither a function nor has it a method {name}()."
+        raise ImproperlyConfigured(message)
+    if iscoroutinefunction(method) or iscoroutinefunction(type(method).__call__):
+        message = f"{part!r}: {name}() must be a plain function, not an async one."
         raise ImproperlyConfigured(message)
     result: Callable[[Any], Any] = method
     return result

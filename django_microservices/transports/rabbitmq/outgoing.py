@@ -1,0 +1,151 @@
+"""The properties of what a client sends."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pamqp import commands
+
+from ...wire.headers import headers_of
+from ...wire.messages import Message, new_id
+from ...wire.seconds import seconds_of
+from .frames import short
+from .properties import (
+    CORRELATION_ID,
+    DELIVERY_MODE,
+    EXPIRATION,
+    HEADERS,
+    MESSAGE_ID,
+    PERSISTENT,
+    REPLY_TO,
+    TRANSIENT,
+    write_properties,
+    write_texts,
+)
+from .topology import milliseconds
+
+MESSAGE_OPTIONS = frozenset(
+    (
+        "app_id",
+        "bcc",
+        "cc",
+        "content_encoding",
+        "mandatory",
+        "timestamp",
+        "type",
+        "user_id",
+    )
+)
+"""Options of one message that only this wire knows."""
+
+GRACE = 1.0
+"""Seconds for which a request whose caller gave up may still be taken out of its queue,
+so that the clock of the broker does not race with ours."""
+
+_AS_GIVEN = {
+    "app_id": "app_id",
+    "content_encoding": "content_encoding",
+    "content_type": "content_type",
+    "message_id": "message_id",
+    "priority": "priority",
+    "timestamp": "timestamp",
+    "type": "message_type",
+    "user_id": "user_id",
+}
+_COPIES = {"cc": "CC", "bcc": "BCC"}
+_MOST_KNOWN = 1024
+
+
+class Outgoing(NamedTuple):
+    """Packs properties; the options are the client's.
+
+    ``persistent`` ``None`` has the broker keep events on disk and not requests, whose
+    callers are gone when it returns. ``names_events`` gives each event an id by which
+    it can be told apart from its copies.
+    """
+
+    headers: Mapping[str, str]
+    persistent: bool | None
+    names_events: bool
+    known: dict[float | None, tuple[bytes, bytes]]
+
+    def of_request(self, message: Message, reply_to: str) -> bytes:
+        """Pack a request's properties: whom to answer, and how long that is of use."""
+        if message.headers or message.options or self.headers:
+            properties = self._properties(message, persistent=self.persistent is True)
+            properties.reply_to = reply_to
+            properties.correlation_id = str(message.id)
+            if message.timeout is not None and properties.expiration is None:
+                properties.expiration = _expiration(message.timeout + GRACE)
+            return _packed(properties)
+        timeout = message.timeout
+        before, after = self.known.get(timeout) or self._learn(message, reply_to)
+        id_ = message.id.encode()
+        return b"%b%c%b%b" % (before, len(id_), id_, after)
+
+    def _learn(self, message: Message, reply_to: str) -> tuple[bytes, bytes]:
+        """Pack what requests with the same timeout share, before and after the id."""
+        timeout = message.timeout
+        flags = HEADERS | DELIVERY_MODE | CORRELATION_ID | REPLY_TO
+        mode = PERSISTENT if self.persistent is True else TRANSIENT
+        after = short(reply_to)
+        if timeout is not None:
+            flags |= EXPIRATION
+            after += short(_expiration(timeout + GRACE))
+        table = write_texts(headers_of(message) or {})
+        parts = b"%b%b%c" % (struct.pack(">H", flags), table, mode), after
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known[timeout] = parts
+        return parts
+
+    def of_event(self, message: Message) -> tuple[bytes, str | None]:
+        """Pack an event's properties; return them and its ``message_id``."""
+        persistent = self.persistent is not False
+        if message.headers or message.options or self.headers:
+            properties = self._properties(message, persistent=persistent)
+            if properties.message_id is None and self.names_events:
+                properties.message_id = new_id()
+            return _packed(properties), properties.message_id
+        mode = PERSISTENT if persistent else TRANSIENT
+        if not self.names_events:
+            return b"%b%c" % (_MODE_ONLY, mode), None
+        name = new_id()
+        return b"%b%c%c%b" % (_MODE_AND_ID, mode, len(name), name.encode()), name
+
+    def _properties(
+        self, message: Message, *, persistent: bool
+    ) -> commands.Basic.Properties:
+        options = message.options or {}
+        headers: dict[str, Any] = {**self.headers, **(headers_of(message) or {})}
+        for name, header in _COPIES.items():
+            if name in options:
+                headers[header] = list(options[name])
+        properties = commands.Basic.Properties(headers=headers or None)
+        for name, field in _AS_GIVEN.items():
+            if name in options:
+                setattr(properties, field, options[name])
+        if "expiration" in options:
+            seconds = seconds_of(
+                options["expiration"], "options['expiration']", zero=True
+            )
+            properties.expiration = _expiration(seconds)
+        persistent = options.get("persistent", persistent)
+        properties.delivery_mode = PERSISTENT if persistent else TRANSIENT
+        return properties
+
+
+_MODE_ONLY = struct.pack(">H", DELIVERY_MODE)
+_MODE_AND_ID = struct.pack(">H", DELIVERY_MODE | MESSAGE_ID)
+
+
+def _expiration(seconds: float) -> str:
+    return str(max(1, milliseconds(seconds)))
+
+
+def _packed(properties: commands.Basic.Properties) -> bytes:
+    try:
+        return write_properties(properties)
+    except (TypeError, ValueError, struct.error) as error:
+        message = f"options: {error}"
+        raise ValueError(message) from error

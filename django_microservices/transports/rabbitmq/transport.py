@@ -1,0 +1,283 @@
+"""RabbitMQ: its options and its two halves."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ClassVar, TypedDict
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...exceptions import TransportRefused
+from ...wire.messages import Subscription
+from ...wire.patterns import AMQP, Grammar
+from ...wire.status import Status
+from ..base import Changed, Deliver, Receive, Transport
+from ..redelivery import Redelivery
+from ..tcp.tls import TLSOptions
+from .address import URL, read_address
+from .connecting import Route, connect
+from .connection import Manners
+from .frames import LONGEST
+from .intake import Intake
+from .link import Link
+from .names import DIRECT_REPLY_TO, binding_key
+from .outgoing import MESSAGE_OPTIONS
+from .topology import (
+    DEAD_LETTER_EXCHANGE,
+    FANOUT,
+    TOPIC,
+    QueueOptions,
+    Topology,
+    queue_arguments,
+)
+
+URL_OF_NEST = "amqp://localhost"
+HEARTBEAT = 5.0
+EXCHANGE = "amq.topic"
+"""The topic exchange that every broker has."""
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """``socket_options["connection_options"]``: what the broker is told of us."""
+
+    client_properties: dict[str, Any]
+
+
+class SocketOptions(TypedDict, total=False):
+    """``socket_options``, Nest's name; times are in seconds."""
+
+    heartbeat_interval_in_seconds: float
+    reconnect_time_in_seconds: float
+    connection_options: ConnectionOptions
+
+
+class RabbitMQTransport(Transport):
+    """Nest's RabbitMQ wire (``reference/nest-wire.md`` A.7), with delivery of our own.
+
+    Times are in seconds, sizes in bytes. ``nest_delivery`` restores Nest's defaults:
+    nothing is acknowledged, kept on disk or limited, and nothing returns.
+    """
+
+    server_only: ClassVar[frozenset[str]] = frozenset(
+        (
+            "allowed_reply_queues",
+            "consumer_tag",
+            "dead_letter_queue",
+            "group",
+            "is_global_prefetch_count",
+            "max_connection_attempts",
+            "max_deliveries",
+            "no_ack",
+            "prefetch_count",
+            "redelivery_delay",
+        )
+    )
+    client_only: ClassVar[frozenset[str]] = frozenset(
+        ("confirms", "headers", "mandatory", "persistent", "reply_queue")
+    )
+    grammar: ClassVar[Grammar] = AMQP
+    wildcards: ClassVar[bool] = True
+    headers: ClassVar[bool] = True
+    shares_work: ClassVar[bool] = True
+    durable: ClassVar[bool] = True
+    delays: ClassVar[bool] = True
+    ends_streams: ClassVar[bool] = True
+    message_options: ClassVar[frozenset[str]] = MESSAGE_OPTIONS
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        urls: Sequence[str | URL] | None = None,
+        group: str | None = None,
+        queue: str | None = None,
+        queue_options: QueueOptions | None = None,
+        no_assert: bool = False,
+        exchange: str | None = None,
+        exchange_type: str = TOPIC,
+        exchange_arguments: Mapping[str, Any] | None = None,
+        routing_key: str | None = None,
+        wildcards: bool = False,
+        no_ack: bool | None = None,
+        prefetch_count: int | None = None,
+        is_global_prefetch_count: bool = False,
+        consumer_tag: str = "",
+        max_deliveries: int = 5,
+        redelivery_delay: float = 1.0,
+        dead_letter_queue: str | None = None,
+        allowed_reply_queues: Sequence[str] = (),
+        reply_queue: str = DIRECT_REPLY_TO,
+        persistent: bool | None = None,
+        confirms: bool = True,
+        mandatory: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        nest_delivery: bool = False,
+        max_message_size: int = 1024 * 1024,
+        connect_timeout: float = 5.0,
+        max_connection_attempts: int | None = None,
+        socket_options: SocketOptions | None = None,
+        tls_options: TLSOptions | None = None,
+        driver_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.queue = queue
+        self.max_message_size = max_message_size
+        self.redelivery = Redelivery(max_deliveries, redelivery_delay)
+        self.consumer_tag = consumer_tag
+        self.is_global_prefetch_count = is_global_prefetch_count
+        self.reply_queue = reply_queue
+        self.allowed_replies = frozenset(name.encode() for name in allowed_reply_queues)
+        self.headers_of_all = dict(headers or {})
+        self.retry_attempts = max_connection_attempts
+        sockets: SocketOptions = socket_options or {}
+        self.retry_delay = sockets.get("reconnect_time_in_seconds")
+        self.route = Route(
+            [read_address(given) for given in _urls(url, urls)],
+            Manners(
+                sockets.get("heartbeat_interval_in_seconds", HEARTBEAT),
+                max_message_size,
+                sockets.get("connection_options", {}).get("client_properties", {}),
+            ),
+            connect_timeout,
+            tls_options,
+            driver_options or {},
+        )
+        # What Nest does unless told otherwise: nothing is acknowledged, kept on disk,
+        # limited, or returned.
+        self.no_ack = nest_delivery if no_ack is None else no_ack
+        self.acknowledges = not self.no_ack  # type: ignore[misc] # options decide here
+        self.confirms = confirms  # type: ignore[misc]
+        unlimited = 0 if nest_delivery else None
+        self.prefetch_count = unlimited if prefetch_count is None else prefetch_count
+        self.persistent = False if nest_delivery and persistent is None else persistent
+        self.names_events = not nest_delivery
+        self._mandatory = False if nest_delivery and mandatory is None else mandatory
+        self._dead_letter_queue = dead_letter_queue
+        self.topology = Topology(
+            queue=(group or "") if queue is None else queue,
+            queue_options=queue_options or {},
+            asserts_queue=not (no_assert or (queue_options or {}).get("no_assert")),
+            exchange=_exchange(exchange, queue, exchange_type, wildcards=wildcards),
+            exchange_type=exchange_type,
+            exchange_arguments=exchange_arguments or {},
+            routing_key=routing_key,
+        )
+        self.shares_work = bool(self.topology.queue)  # type: ignore[misc]
+        self.sends_to_queue = bool(queue) and not wildcards and exchange_type != FANOUT
+        # Through an exchange nothing arrives that no server is bound for; a queue that
+        # a client declares is there, and keeps what it is sent.
+        arrives = bool(queue or not self.topology.exchange)
+        waits = self.sends_to_queue and self.topology.asserts_queue
+        self.answers_unknown = arrives  # type: ignore[misc]
+        self.no_listener = not waits  # type: ignore[misc]
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what could never work."""
+        for name, value, least in (
+            ("max_message_size", self.max_message_size, 1),
+            ("prefetch_count", self.prefetch_count or 0, 0),
+            ("heartbeat_interval_in_seconds", self.route.manners.heartbeat, 0),
+        ):
+            if value < least:
+                message = f"{name}: {value} is not at least {least}."
+                raise ValueError(message)
+        for name in (self.topology.queue, self.topology.exchange):
+            if len(name.encode()) > LONGEST:
+                message = f"{name:.64}: a name has at most {LONGEST} bytes."
+                raise ValueError(message)
+
+    def dead_letters_of(self, queue: str) -> str:
+        """Name the queue of a queue's dead letters; with none the broker has its own.
+
+        One that is private is gone before anybody looks, and has none.
+        """
+        own = self._dead_letter_queue
+        if own is not None:
+            return own
+        arguments = queue_arguments(self.topology.queue_options)
+        if not self.topology.queue or DEAD_LETTER_EXCHANGE in arguments:
+            return ""
+        return f"{queue}.dead"
+
+    @property
+    def returns_requests(self) -> bool:
+        """Whether a request that no queue takes comes back."""
+        return self._mandatory is not False
+
+    @property
+    def returns_events(self) -> bool:
+        """Whether an event that no queue takes is an error.
+
+        To the queue of one service it is, to whom it may concern it is not.
+        """
+        return self.sends_to_queue if self._mandatory is None else self._mandatory
+
+    # --- the two halves ---
+
+    @asynccontextmanager
+    async def serve(
+        self,
+        subscriptions: Sequence[Subscription],
+        deliver: Deliver,
+        changed: Changed,
+        *,
+        limit: int,
+    ) -> AsyncIterator[Intake]:
+        """Consume; entered when the broker has our consumer.
+
+        Raises :class:`TransportRefused` for what it refuses for good (credentials, a
+        queue that exists with other arguments), else :class:`NotConnected`.
+        """
+        try:
+            keys = [binding_key(subscription.pattern) for subscription in subscriptions]
+        except ValueError as error:
+            raise TransportRefused(str(error)) from None
+        async with AsyncExitStack() as stack:
+            consuming = await connect(self.route, _unheard)
+            stack.push_async_callback(consuming.close)
+            publishing = await connect(self.route, changed)
+            stack.push_async_callback(publishing.close)
+            intake = Intake(self, consuming, publishing, deliver, limit)
+            stack.push_async_callback(intake.close)
+            await intake.open(keys)
+            yield intake
+
+    @asynccontextmanager
+    async def connect(self, receive: Receive, changed: Changed) -> AsyncIterator[Link]:
+        """Connect; raises as :meth:`serve` does."""
+        if not (self.sends_to_queue or self.topology.exchange):
+            message = "exchange: without one a client needs the name of a queue."
+            raise TransportRefused(message)
+        connection = await connect(self.route, changed)
+        link = Link(self, connection, receive)
+        try:
+            await link.open()
+            yield link
+        finally:
+            await link.close()
+
+
+def _unheard(_: Status) -> None:
+    """Tell nobody: this connection does not publish, and is never blocked."""
+
+
+def _urls(url: str | None, urls: Sequence[str | URL] | None) -> Sequence[str | URL]:
+    if url is not None and urls is not None:
+        message = "url: it stands for one of the urls; give one of both."
+        raise ImproperlyConfigured(message)
+    given = urls if url is None else [url]
+    if given is not None and not given:
+        message = "urls: none is given."
+        raise ImproperlyConfigured(message)
+    return given or [URL_OF_NEST]
+
+
+def _exchange(
+    given: str | None, queue: str | None, exchange_type: str, *, wildcards: bool
+) -> str:
+    """Name the exchange: Nest's ``wildcards`` take the queue's name for it."""
+    if given is not None:
+        return given
+    if exchange_type != TOPIC and not wildcards:
+        message = f"exchange: name the one that is of exchange_type {exchange_type!r}."
+        raise ImproperlyConfigured(message)
+    return queue if wildcards and queue else EXCHANGE

@@ -1,0 +1,210 @@
+"""What one end of a connection writes: joined, bounded, and waited for."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ...exceptions import ConnectionLost, MessageTooLarge
+from .protocol import units
+from .sockets import acknowledged, has_vanished
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from .connection import Connection
+
+# Output is handed over before the tick ends once it has this many texts, so that the
+# peer works on the first part while we make the rest. uvloop sends at once what is over
+# its high water, and otherwise when the tick ends.
+EAGER = 32
+EAGER_BYTES = 32 * 1024
+HIGH_WATER = 256
+UNREAD = 16 * 1024 * 1024
+"""Bytes that a peer may leave unread."""
+# The end of the handshake, still unsent when TLS is ready, counts: were it over the
+# high water, reading would stop at once, and nothing would ever send it.
+TLS_HIGH_WATER = 64 * 1024
+
+CHECK = 3.0
+"""Seconds between two looks at a peer that is behind."""
+
+
+class Drained:
+    """Waits until the peer has read; unlike a coroutine it may be let go unawaited."""
+
+    __slots__ = ("_args", "_wait")
+
+    def __init__(self, wait: "Callable[..., Awaitable[None]]", *args: Any) -> None:
+        self._wait = wait
+        self._args = args
+
+    def __await__(self) -> "Generator[Any, None, None]":
+        return self._wait(*self._args).__await__()
+
+
+class Output:
+    """What is written to one peer.
+
+    ``lost`` says that nothing can be written any more, ``paused`` that the peer is
+    behind in reading, ``clogged`` that it is so far behind that nothing more is read
+    from it. ``patience`` is in seconds: a peer that is behind and reads nothing for so
+    long is cut; 0 waits for ever.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_drained",
+        "_handed",
+        "_loop",
+        "_out",
+        "_read",
+        "_read_at",
+        "_size",
+        "_timer",
+        "_write",
+        "clogged",
+        "lost",
+        "max_size",
+        "patience",
+        "paused",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._loop = connection.loop
+        self._write = connection.socket.write
+        self.max_size = connection.options.max_frame_size
+        self.patience = 0.0
+        self.lost = False
+        self.paused = False
+        self.clogged = False
+        self._out: list[bytes] = []
+        self._size = 0
+        self._handed = 0
+        self._read = (-1, -1)
+        self._read_at = 0.0
+        self._drained: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, text: bytes) -> None:
+        """Send one text, together with what else this tick writes."""
+        if self.lost:
+            return
+        out = self._out
+        if not out:
+            self._loop.call_soon(self.flush)
+        data = self._write(text)
+        out.append(data)
+        self._size += len(data)
+        if len(out) >= EAGER or self._size >= EAGER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was written to the socket."""
+        if not self._out:
+            return
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._handed += self._size
+        self._size = 0
+        self._connection.transport.write(data)
+        if self.paused:
+            self._check_unread()
+
+    def stop(self) -> None:
+        """Write nothing more: the socket takes nothing."""
+        self.lost = True
+        self._out.clear()
+        self._size = 0
+
+    def check_size(self, text: bytes) -> None:
+        """Raise :class:`MessageTooLarge` for a text that the peer would refuse.
+
+        Called only for texts that have too many bytes: the wire counts UTF-16 units.
+        """
+        length = units(text)
+        if length > self.max_size:
+            message = (
+                f"A message of {length} is over max_frame_size ({self.max_size}): "
+                "raise it on both ends, or send less."
+            )
+            raise MessageTooLarge(message)
+
+    # --- a peer that is behind ---
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the peer has not read, as far as they are still here."""
+        return self._connection.transport.get_write_buffer_size()
+
+    def _check_unread(self) -> None:
+        """Cut a peer that reads nothing; read nothing from it well before that.
+
+        Not earlier: Nest's client reads nothing while its own requests back up, and
+        two that wait for each other would wait for ever.
+        """
+        limit = self._connection.options.max_send_buffer_size
+        unread = self.unread
+        if limit and unread > limit:
+            self._connection.abort(f"the peer left more than {limit} bytes unread")
+        elif not self.clogged and unread > (limit or UNREAD) // 2:
+            self._connection.clog()
+
+    def pause(self) -> None:
+        """The peer reads too slowly. That comes and goes often, so the timer stays."""
+        self.paused = True
+        if self._timer is None:
+            self._watch()
+
+    def resume(self) -> None:
+        """The peer has caught up, or is gone."""
+        self.paused = self.clogged = False
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    async def drained(self) -> None:
+        """Return when the peer has read enough to send more."""
+        while self.paused and not self.lost:
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
+        if self.lost:
+            raise ConnectionLost(self._connection.reason or "the connection ended")
+
+    def _watch(self) -> None:
+        seconds = min(CHECK, self.patience or CHECK)
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """End the connection of a peer whose host is gone, or that reads nothing."""
+        self._timer = None
+        if self.paused and not self.lost:
+            self.check_host()
+            self._check_progress()
+        if self.paused and not self.lost:
+            self._watch()
+
+    def _check_progress(self) -> None:
+        now = self._loop.time()
+        sock = self._connection.transport.get_extra_info("socket")
+        # TLS keeps what is on its way below in a buffer that cannot be seen, and only
+        # the kernel knows how much of that was taken.
+        read = (self._handed - self.unread, acknowledged(sock))
+        if read != self._read:
+            self._read, self._read_at = read, now
+        elif self.patience and now - self._read_at >= self.patience:
+            self._connection.abort(f"the peer read nothing for {self.patience:g} s")
+
+    def check_host(self) -> None:
+        """End the connection with a host that acknowledges nothing any more."""
+        if has_vanished(self._connection.transport.get_extra_info("socket")):
+            self._connection.abort("the peer's host has vanished")
+
+    def end(self) -> None:
+        """The connection has ended: wake who waits for the peer to read."""
+        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.resume()

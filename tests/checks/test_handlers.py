@@ -1,0 +1,158 @@
+"""Checks of handlers and their patterns."""
+
+import sys
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+from django_microservices.transports import MemoryTransport
+from django_microservices.wire.patterns import AMQP, Grammar
+
+from .running import Write, found, ids, one, served
+
+
+class WildTransport(MemoryTransport):
+    """A wire with wildcards."""
+
+    grammar: ClassVar[Grammar] = AMQP
+
+
+def test_duplicates(handlers: Write) -> None:
+    """Two handlers for one request are told with both names."""
+    name = handlers(
+        "@message_pattern({'a': 1, 'b': 2})\ndef one(data): ...\n"
+        "@message_pattern('x', {'b': 2, 'a': 1})\ndef two(data): ...\n"
+    )
+    message = one(found(SERVERS=served(name)), "E003")
+    both = f"{name}.one and {name}.two"
+    pattern = '{"a":1,"b":2}'
+    text = f"Server 'default': the request {pattern!r} is answered by both {both}."
+    assert message.msg == text
+
+
+def test_duplicates_on_two_servers(handlers: Write) -> None:
+    """Handlers for one request may be parted by ``servers=``."""
+    name = handlers(
+        "@message_pattern('a', servers='default')\ndef one(data): ...\n"
+        "@message_pattern('a', servers='other')\ndef two(data): ...\n"
+    )
+    assert ids(found(SERVERS={**served(name), "other": {"HANDLERS": [name]}})) == []
+
+
+def test_several_handlers_of_an_event(handlers: Write) -> None:
+    """Any number of handlers may listen to one event."""
+    name = handlers(
+        "@event_pattern('a')\ndef one(data): ...\n"
+        "@event_pattern('a')\ndef two(data): ...\n"
+    )
+    assert ids(found(SERVERS=served(name))) == []
+
+
+def test_duplicates_by_inheritance(handlers: Write) -> None:
+    """Two Controllers that inherit a handler are told apart."""
+    name = handlers(
+        "class Base(Controller):\n"
+        "    @message_pattern('a')\n"
+        "    def a(self, data): ...\n"
+        "class Other(Base): ...\n"
+    )
+    message = one(found(SERVERS=served(name)), "E003")
+    assert message.msg.endswith(f"{name}.Base.a and {name}.Base.a ({name}.Other).")
+
+
+def test_unknown_server(handlers: Write) -> None:
+    """A handler that is bound to a server that is not, is told."""
+    name = handlers("@message_pattern('a', servers='defualt')\ndef a(data): ...")
+    message = one(found(SERVERS=served(name)), "E004")
+    text = f"{name}.a: servers='defualt': unknown; did you mean 'default'?"
+    assert message.msg == text
+
+
+def test_reserved_pattern(handlers: Write) -> None:
+    """A pattern of our own extension cannot be a handler's."""
+    name = handlers("@message_pattern('dm-cancel')\ndef a(data): ...")
+    message = one(found(SERVERS=served(name)), "E005")
+    assert message.msg.startswith(f"{name}.a: 'dm-cancel' begins with 'dm-'")
+
+
+@pytest.mark.parametrize("annotation", ["User", "QuerySet[User]"])
+def test_unencodable_answer(handlers: Write, annotation: str) -> None:
+    """A handler that says that it returns a model is told what to do."""
+    name = handlers(f"@message_pattern('a')\ndef a(data: int) -> {annotation}: ...")
+    message = one(found(SERVERS=served(name)), "E006")
+    assert message.msg.startswith(f"{name}.a: ")
+
+
+@pytest.mark.parametrize("pattern", ["1.0", '{"b":1,"a":2}', "true", '"x"'])
+def test_unreachable_pattern(handlers: Write, pattern: str) -> None:
+    """A text that is JSON and not in its canonical form is never looked up."""
+    name = handlers(f"@message_pattern({pattern!r})\ndef a(data): ...")
+    message = one(found(SERVERS=served(name)), "E007")
+    assert message.msg.startswith(f"{name}.a: The pattern {pattern!r} is read as")
+
+
+def test_reachable_patterns(handlers: Write) -> None:
+    """Objects, numbers and plain texts are reachable."""
+    name = handlers("@message_pattern('a', '007', 1.5, {'b': 1})\ndef a(data): ...")
+    assert ids(found(SERVERS=served(name))) == []
+
+
+def test_overlap(handlers: Write) -> None:
+    """Two wildcards that match the same names are told."""
+    name = handlers(
+        "@message_pattern('order.*')\ndef one(data): ...\n"
+        "@message_pattern('*.created')\ndef two(data): ...\n"
+    )
+    message = one(found(SERVERS=served(name, TRANSPORT=WildTransport)), "W001")
+    text = "Server 'default': the requests '*.created' and 'order.*' overlap."
+    assert message.msg == text
+
+
+def test_no_overlap(handlers: Write) -> None:
+    """Wildcards that match different names are fine, and so are exact patterns."""
+    name = handlers(
+        "@message_pattern('order.*')\ndef one(data): ...\n"
+        "@message_pattern('user.*')\ndef two(data): ...\n"
+        "@message_pattern('user.created')\ndef three(data): ...\n"
+    )
+    assert ids(found(SERVERS=served(name, TRANSPORT=WildTransport))) == []
+
+
+def test_text_is_no_wildcard(handlers: Write) -> None:
+    """On a wire without wildcards a star is a star."""
+    name = handlers(
+        "@message_pattern('order.*')\ndef one(data): ...\n"
+        "@message_pattern('*.created')\ndef two(data): ...\n"
+    )
+    assert ids(found(SERVERS=served(name))) == []
+
+
+@pytest.fixture
+def stray(handlers: Write) -> ModuleType:
+    """Import a module with a handler that no server names."""
+    name = handlers("@message_pattern('a')\ndef stray(data): ...")
+    __import__(name)
+    return sys.modules[name]
+
+
+def test_stray(stray: ModuleType) -> None:
+    """A marked function that no server finds is told."""
+    messages = found()
+    (text,) = (m.msg for m in messages if stray.__name__ in m.msg)
+    assert text.startswith(f"{stray.__name__}.stray is marked as a handler")
+
+
+def test_stray_that_is_served(stray: ModuleType) -> None:
+    """A module that a server names may be called as it likes."""
+    assert stray.__name__ not in str(found(SERVERS=served(stray.__name__)))
+
+
+def test_stray_in_handlers() -> None:
+    """A ``handlers.py`` that no server names was left out on purpose."""
+    assert "tests.handlers_app" not in str(found(SERVERS=served()))
+
+
+def test_strays_while_discovery_fails(stray: ModuleType) -> None:
+    """While settings are wrong, nobody knows who is stray."""
+    assert stray.__name__ not in str(found(SYNC_THREADS=0))

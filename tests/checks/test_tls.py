@@ -1,0 +1,52 @@
+"""Checks of certificates and keys."""
+
+from typing import Any
+
+import pytest
+
+from django_microservices.transports import TCPTransport
+
+from .running import found, ids, one
+
+
+def with_tls(**options: Any) -> dict[str, Any]:
+    """Give an entry with these ``tls_options``."""
+    return {"OPTIONS": {"tls_options": options}}
+
+
+def test_usable_certificate(certificate: dict[str, str]) -> None:
+    """A certificate with its key is right on either end."""
+    entry = with_tls(**certificate)
+    assert ids(found(SERVERS={"a": entry}, CLIENTS={"b": entry, "c": {}})) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cert": "/nowhere.pem", "key": "/nowhere.key"}, {"ca": "/nowhere.pem"}],
+)
+def test_unusable_certificate(options: Any) -> None:
+    """A file that is not there is told before anybody needs it."""
+    entry = with_tls(**options)
+    messages = found(CLIENTS={"b": entry})
+    assert ids(messages) == ids(found(SERVERS={"a": entry})) == ["E008"]
+    path = "MICROSERVICES['CLIENTS']['b']['OPTIONS']: tls_options"
+    assert one(messages, "E008").msg.startswith(path)
+
+
+def test_certificate_of_one_end(certificate: dict[str, str]) -> None:
+    """A server needs a certificate of its own, and a client does not."""
+    entry = with_tls(ca=certificate["cert"])
+    messages = found(SERVERS={"a": entry}, CLIENTS={"b": entry})
+    path = "MICROSERVICES['SERVERS']['a']['OPTIONS']"
+    text = f"{path}: tls_options: a server needs 'cert' and 'key'."
+    assert one(messages, "E008").msg == text
+
+
+def test_certificate_of_a_broker_client() -> None:
+    """A server that listens nowhere itself connects as a client does."""
+
+    class Broker(TCPTransport):
+        listens = False
+
+    entry = {"TRANSPORT": Broker, **with_tls()}
+    assert ids(found(SERVERS={"a": entry})) == []

@@ -1,0 +1,73 @@
+"""Events that wait for the caller's transaction."""
+
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.test import TestCase
+
+from django_microservices.endpoints.client import Client
+from tests.endpoints.answers import noted
+from tests.endpoints.ends import calling_sync, until
+
+
+@pytest.mark.usefixtures("database")
+def test_emit_after_the_commit(client: Client) -> None:
+    """With on_commit an event is sent after the transaction, not before."""
+    with transaction.atomic():
+        client.emit("noted", 1, on_commit=True)
+        client.send("echo")
+        assert noted == []
+    async_to_sync(until)(lambda: noted == [1])
+
+
+@pytest.mark.usefixtures("database")
+def test_emit_after_a_rollback(client: Client) -> None:
+    """An event of a transaction that was rolled back is not sent."""
+    with transaction.atomic():
+        client.emit("noted", 1, on_commit=True)
+        transaction.set_rollback(True)
+    client.emit("noted", 2, on_commit=True)
+    async_to_sync(until)(lambda: noted)
+    assert noted == [2]
+
+
+@pytest.mark.usefixtures("database")
+def test_emit_on_commit_in_a_test_case(client: Client) -> None:
+    """Inside a TestCase the event is a callback that the test can run."""
+    with transaction.atomic():
+        with TestCase.captureOnCommitCallbacks(execute=True) as callbacks:
+            client.emit("noted", 1, on_commit=True)
+            assert noted == []
+        async_to_sync(until)(lambda: noted)
+    assert len(callbacks) == 1
+
+
+@pytest.mark.usefixtures("database")
+def test_aemit_after_the_commit(client: Client) -> None:
+    """The async verb does so too, on the thread that has the transaction."""
+    emit: Any = async_to_sync(client.aemit)
+    with transaction.atomic():
+        emit("noted", 1, on_commit=True)
+        assert noted == []
+    async_to_sync(until)(lambda: noted == [1])
+
+
+@pytest.mark.usefixtures("database")
+def test_middleware_after_the_commit(served: int) -> None:
+    """Client middleware sees such an event when it is sent."""
+    seen: list[Any] = []
+
+    def look(get_response: Any) -> Any:
+        def layer(call: Any) -> Any:
+            seen.append(call.data)
+            return get_response(call)
+
+        return layer
+
+    with calling_sync(served, middleware=(look,)) as client:
+        with transaction.atomic():
+            client.emit("noted", 1, on_commit=True)
+            assert seen == []
+        assert seen == [1]

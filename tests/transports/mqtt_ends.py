@@ -1,0 +1,53 @@
+"""Both halves of the MQTT wire, opened for a test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from django_microservices.transports import MQTTTransport
+from django_microservices.transports.mqtt.intake import Intake
+from django_microservices.wire.messages import Subscription
+from django_microservices.wire.patterns import Pattern
+
+from .peers import Calls, Service
+
+
+class Served:
+    """An open server, with its stand-in for a Server."""
+
+    def __init__(self, intake: Intake, service: Service) -> None:
+        self.intake = intake
+        self.service = service
+
+    async def came(self, count: int) -> list[Any]:
+        """Wait until so many messages were delivered in all; return their payloads."""
+        return [delivery.data for delivery in await self.service.came(count)]
+
+
+def subscription(given: Any) -> Subscription:
+    """Make a Subscription to an event, of a pattern or of one with options."""
+    pattern, options = given if isinstance(given, tuple) else (given, {})
+    kind = options.pop("kind", "event")
+    return Subscription(Pattern.of(pattern), kind, options)
+
+
+@asynccontextmanager
+async def served(
+    url: str, *patterns: Any, service: Any = None, limit: int = 100, **options: Any
+) -> AsyncIterator[Served]:
+    """Serve patterns inside the block; each may be a pair with a handler's options."""
+    service = service or Service()
+    transport = MQTTTransport(url=url, **options)
+    subscriptions = [subscription(pattern) for pattern in patterns]
+    async with transport.serve(subscriptions, service, print, limit=limit) as intake:
+        yield Served(intake, service)
+
+
+@asynccontextmanager
+async def linked(url: str, **options: Any) -> AsyncIterator[Calls]:
+    """Connect a client of ours inside the block."""
+    calls = Calls()
+    transport = MQTTTransport(url=url, **options)
+    async with transport.connect(calls, calls.statuses.append) as link:
+        calls.link = link  # type: ignore[assignment]
+        yield calls

@@ -1,0 +1,248 @@
+"""How a TCP server drains and ends, and how a client leaves."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from django_microservices.transports.tcp import (
+    link,
+)
+from django_microservices.transports.tcp.protocol import frame
+from django_microservices.wire.messages import UNSET
+from django_microservices.wire.status import Status
+
+from .packets import (
+    BYE,
+    HELLO,
+    LARGE,
+    PEER,
+    answer,
+    connections,
+    hold,
+)
+from .peers import Peer, Serve, Service, eventually, linked
+
+
+async def test_drain_without_peers(serve: Serve) -> None:
+    """Nobody is there, so nothing is waited for."""
+    async with serve() as server:
+        await asyncio.wait_for(server.intake.pause(), 10)
+        assert server.intake.address == "closed"
+
+
+async def test_drain_says_goodbye(serve: Serve) -> None:
+    """Peers of ours are told, strangers see nothing, and who stays quiet ends it."""
+    async with serve() as server, server.link() as calls:
+        calls.send("a")
+        await calls.came(1)
+        peer = await server.peer()
+        peer.request()
+        assert await peer.read() == answer()
+        await asyncio.wait_for(server.intake.pause(), 10)
+        await eventually(lambda: calls.statuses)
+        assert calls.statuses == [Status.DRAINING]
+    assert await peer.ended() == b""
+
+
+async def test_drain_ends_with_the_last_peer(serve: Serve) -> None:
+    """When every peer has gone, waiting is over."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request()
+        (delivery,) = await server.service.came(1)
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: server.intake.pausing)
+        peer.close()
+        await asyncio.wait_for(delivery.cancelled.wait(), 10)
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_drain_waits_for_what_is_in_flight(serve: Serve) -> None:
+    """What was accepted is answered, however long it takes, and what still comes."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request(1, "1", **PEER)
+        (first,) = await server.service.came(1)
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: server.intake.address == "closed")
+        with pytest.raises(ConnectionError):
+            await Peer.connect(server.port)
+        peer.request(2, "2")
+        _, second = await server.service.came(2)
+        await asyncio.wait((draining,), timeout=0.1)
+        assert not draining.done()
+        first.answer()
+        second.answer()
+        packets = [await peer.read() for _ in range(4)]
+        assert packets == [HELLO, BYE, answer(1, "1"), answer(2, "2")]
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_drain_greets_and_says_goodbye(serve: Serve) -> None:
+    """A peer of ours that speaks up only now is told at once."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request(1, "1")
+        await server.service.came(1)
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: server.intake.pausing)
+        peer.request(2, "2", **PEER)
+        assert [await peer.read() for _ in range(2)] == [HELLO, BYE]
+        for delivery in await server.service.came(2):
+            delivery.answer()
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_drain_waits_for_a_frame_on_its_way(serve: Serve) -> None:
+    """A frame whose bytes still come is waited for."""
+    async with serve() as server:
+        peer = await server.peer()
+        text = frame(b'{"pattern":"a","data":1,"id":"7"}')
+        (theirs,) = await connections(server)
+        draining = asyncio.ensure_future(server.intake.pause())
+        for size, byte in enumerate(text[:-1], 1):
+            peer.writer.write(bytes([byte]))
+            await eventually(lambda: len(theirs.socket._buffer or b"") == size)  # noqa: B023
+        peer.writer.write(text[-1:])
+        assert await peer.read() == answer()
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_answers_survive_the_end(serve: Serve) -> None:
+    """Input that nobody reads any more does not destroy answers already written."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request()
+        (delivery,) = await server.service.came(1)
+        delivery.answer()
+        ending = asyncio.ensure_future(server.intake.close())
+        await eventually(lambda: next(iter(server.intake.connections)).lost)
+        peer.request(2, "2")
+        assert await peer.read() == answer()
+        assert await peer.ended() == b""
+        peer.request(3, "3")
+        peer.close()
+        await asyncio.wait_for(ending, 10)
+        assert len(server.service.deliveries) == 1
+
+
+async def test_answer_after_the_end(serve: Serve) -> None:
+    """An answer that comes too late goes nowhere, and is no error."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request()
+        (delivery,) = await server.service.came(1)
+        server.intake.connections.copy().pop().end_writing()
+        delivery.answer()
+        assert await peer.ended() == b""
+        peer.close()
+
+
+async def test_peer_that_stays(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not go after our end is cut after a moment."""
+    monkeypatch.setattr("django_microservices.transports.tcp.intake.LINGER", 0.05)
+    async with serve(limit=1) as server:
+        peer = await server.peer()
+        peer.request()
+        assert await peer.read() == answer()
+        await asyncio.wait_for(server.intake.close(), 10)
+        assert not server.intake.connections
+        assert await peer.ended() == b""
+
+
+async def test_end_with_a_backlog(serve: Serve) -> None:
+    """What was kept is dropped at the end, and what is half closed just closes."""
+    async with serve(Service(hold), limit=2) as server:
+        waiting, half = await server.peer(), await server.peer()
+        half.request()
+        half.writer.write_eof()
+        await server.service.came(1)
+        for _ in range(5):
+            waiting.request()
+        await server.service.came(2)
+        await eventually(lambda: server.intake.waiting)
+        await eventually(lambda: any(c.peer_ended for c in server.intake.connections))
+        ending = asyncio.ensure_future(server.intake.close())
+        assert await waiting.ended() == b""
+        assert await half.ended() == b""
+        waiting.close()
+        await asyncio.wait_for(ending, 10)
+        assert len(server.service.deliveries) == 2
+
+
+async def test_end_twice(serve: Serve) -> None:
+    """Closing again, and what is closing already, does no harm."""
+    async with serve() as server:
+        peer = await server.peer()
+        peer.request()
+        await peer.read()
+        (theirs,) = server.intake.connections
+        theirs.refuse("test")
+        theirs.refuse("again")
+        theirs.abort("again")
+        assert theirs.reason == "test"
+        await asyncio.wait_for(server.intake.close(), 10)
+        await asyncio.wait_for(server.intake.close(), 10)
+
+
+async def test_client_leaves(serve: Serve) -> None:
+    """Leaving the block sends what was published, closes, and waits for that."""
+    async with serve() as server:
+        async with server.link() as calls:
+            calls.send("a", id_=UNSET)
+        assert calls.link.closed.done()
+        assert calls.link.driver.is_closing()
+        await server.service.came(1)
+
+
+async def test_client_leaves_a_server_that_does_not_read(
+    free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be sent in a moment is given up."""
+    monkeypatch.setattr(link, "LINGER", 0.05)
+    with socket.create_server(("127.0.0.1", free_port())) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with linked(silent.getsockname()[1]) as calls:
+            while calls.send("a", LARGE, UNSET) is None:
+                pass
+        assert calls.link.closed.done()
+
+
+async def test_client_that_is_cancelled(serve: Serve) -> None:
+    """Cancelling leaves the block in good order."""
+    async with serve() as server:
+
+        async def stay() -> None:
+            async with server.link():
+                await asyncio.get_running_loop().create_future()
+
+        task = asyncio.ensure_future(stay())
+        await eventually(lambda: server.intake.connections)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: not server.intake.connections)
+
+
+async def test_drain_waits_for_a_slow_reader(serve: Serve) -> None:
+    """Answers that a peer is still reading are waited for; who stopped is not."""
+    async with serve(Service(hold)) as server:
+        slow, stuck = [await server.peer(limit=1024) for _ in range(2)]
+        for number, one in enumerate((slow, stuck)):
+            one.request(number)
+        count = 220
+        for delivery in await server.service.came(2):
+            for _ in range(count):
+                delivery.say(LARGE, last=False)
+            delivery.answer()
+        draining = asyncio.ensure_future(server.intake.pause())
+        for _ in range(count):
+            await slow.read()
+        assert not draining.done()
+        assert await slow.read() == answer(0)
+        await asyncio.wait_for(draining, 10)
+        assert any(theirs.output.paused for theirs in server.intake.connections)
+        for theirs in server.intake.connections:
+            theirs.transport.abort()

@@ -1,0 +1,170 @@
+"""The client's half: what it sends, whom it watches, what it makes of replies."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from django_microservices.exceptions import (
+    InvalidMessage,
+)
+from django_microservices.transports.tcp import extension, line, link, output
+from django_microservices.wire.codecs import decode
+from django_microservices.wire.messages import UNSET
+
+from .packets import (
+    HELLO,
+    hold,
+    stranger,
+)
+from .peers import Serve, Service, eventually, linked
+
+
+async def test_headers(serve: Serve) -> None:
+    """A client's headers arrive with our own; two calls alike share one text."""
+    async with serve() as server, server.link() as calls:
+        calls.send("a", headers={"x": "1"}, timeout=0.5)
+        calls.send("a", timeout=0.0001)
+        calls.send("a")
+        calls.send("a")
+        calls.send("a", id_=UNSET, headers={"x": "2"})
+        headers = [d.message.headers for d in await server.service.came(5)]
+        assert headers == [
+            {"x": "1", "dm-peer": "1", "dm-timeout": "500"},
+            {"dm-peer": "1", "dm-timeout": "1"},
+            {"dm-peer": "1"},
+            {"dm-peer": "1"},
+            {"x": "2", "dm-peer": "1"},
+        ]
+
+
+async def test_headers_kept_are_bounded(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many timeouts there are, few texts are kept."""
+    monkeypatch.setattr(link, "_MOST_METADATA", 2)
+    async with serve() as server, server.link() as calls:
+        for number in range(10):
+            calls.send("a", timeout=number + 1.0)
+        await calls.came(10)
+        assert len(calls.link._metadata) <= 3
+
+
+async def test_client_cancels(serve: Serve) -> None:
+    """A client tells a server of ours what nobody awaits any more."""
+    async with serve(Service(hold)) as server, server.link() as calls:
+        calls.link.forget("7", answered=False)
+        calls.send("a")
+        (delivery,) = await server.service.came(1)
+        await eventually(lambda: calls.link.is_ours)
+        calls.link.forget("8", answered=True)
+        calls.link.forget("7", answered=False)
+        await asyncio.wait_for(delivery.cancelled.wait(), 10)
+        calls.link.abort("test")
+        calls.link.forget("7", answered=False)
+
+
+async def test_silent_server_of_ours(
+    free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of ours that hangs is found, though its kernel acknowledges."""
+    monkeypatch.setattr(link, "SILENCE", 0.05)
+    monkeypatch.setattr(link, "PATIENCE", 0.02)
+    server, port = await stranger(free_port, json.dumps(HELLO).encode())
+    async with server, linked(port) as calls:
+        reason = await asyncio.wait_for(calls.link.closed, 10)
+        assert "the server was silent for" in str(reason)
+
+
+async def test_silent_server_that_lives(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers our pings may be silent as long as it likes."""
+    monkeypatch.setattr(link, "SILENCE", 0.2)
+    monkeypatch.setattr(link, "PATIENCE", 0.1)
+    async with serve() as server, server.link() as calls:
+        calls.send("a")
+        await calls.came(1)
+        await calls.came(4)  # the answers to three pings, which nobody awaits
+        assert {str(reply.id)[:8] for reply in calls[1:]} == {"dm-ping-"}
+
+
+async def test_deaf_server_shows_that_it_lives(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it does not read a ping, a server tells its peers that it lives."""
+    monkeypatch.setattr(line, "MOST", 0)
+    monkeypatch.setattr(extension, "STILL_ALIVE", 0.02)
+    async with serve(Service(hold), limit=1) as server, server.link() as calls:
+        calls.send("a")
+        (first,) = await server.service.came(1)
+        calls.send("b")
+        await calls.came(3)
+        assert {reply.id for reply in calls} == {"dm-alive"}
+        first.answer()
+        await server.service.came(2)
+
+
+async def test_we_do_not_listen(
+    free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While we do not read, the other side's silence is ours; then its time begins."""
+    monkeypatch.setattr(link, "SILENCE", 0.01)
+    monkeypatch.setattr(link, "PATIENCE", 0.01)
+    monkeypatch.setattr(link, "CHECK", 0.01)
+    server, port = await stranger(free_port, json.dumps(HELLO).encode())
+    async with server, linked(port) as calls:
+        await eventually(lambda: calls.link.is_ours)
+        calls.link.pause_reading()
+        for _ in range(10):
+            timer = calls.link._timer
+            await eventually(lambda: calls.link._timer is not timer)  # noqa: B023
+        assert not calls.link.lost
+        calls.link.resume_reading()
+        await asyncio.wait_for(calls.link.closed, 10)
+        calls.link.pause_reading()
+        calls.link.resume_reading()
+
+
+async def test_vanished_server(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that acknowledges nothing is given up, whosever server it is."""
+    monkeypatch.setattr(link, "CHECK", 0.01)
+    gone = iter((False, False, True))
+    monkeypatch.setattr(output, "has_vanished", lambda _: next(gone))
+    async with serve() as server, server.link() as calls:
+        reason = await asyncio.wait_for(calls.link.closed, 10)
+        assert str(reason) == "the peer's host has vanished"
+
+
+@pytest.mark.parametrize("text", [b"{", b"NaN", b'{"id":"7","response":NaN}'])
+async def test_reply_that_is_no_json(free_port: Callable[[], int], text: bytes) -> None:
+    """What is no JSON ends the connection, with the reason."""
+    server, port = await stranger(free_port, text, b'{"id":"7","response":1}')
+    async with server, linked(port) as calls:
+        reason = await asyncio.wait_for(calls.link.closed, 10)
+        assert str(reason).startswith("a reply that cannot be read: ")
+        assert calls == []
+
+
+async def test_reply_that_is_no_packet(free_port: Callable[[], int]) -> None:
+    """JSON that is no packet is ignored and counted."""
+    server, port = await stranger(free_port, b"[]", b"null", b'{"id":"7","response":1}')
+    async with server, linked(port) as calls:
+        await calls.came(1)
+        assert calls.link.ignored == 2
+
+
+@pytest.mark.parametrize("member", [b"response", b"err"])
+async def test_reply_that_is_too_deep(
+    free_port: Callable[[], int], member: bytes
+) -> None:
+    """A reply that nests too deeply ends its own call, with what cannot be read."""
+    deep = b"[" * 65 + b"]" * 65
+    server, port = await stranger(free_port, b'{"id":"7","%b":%b}' % (member, deep))
+    async with server, linked(port) as calls:
+        (reply,) = await calls.came(1)
+        assert (reply.id, reply.last) == ("7", True)
+        assert reply.data is not None
+        with pytest.raises(InvalidMessage, match="Nested deeper than 64 levels"):
+            decode(bytes(reply.data))

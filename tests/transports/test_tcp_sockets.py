@@ -1,0 +1,91 @@
+"""What is asked of the sockets themselves."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from django_microservices.transports.tcp import (
+    sockets,
+)
+
+from .peers import Serve
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        ("/run/socket", "/run/socket"),
+        (None, "?"),
+    ],
+)
+def test_address_text(name: Any, text: str) -> None:
+    """Addresses are written as people do."""
+    assert sockets.address_text(name) == text
+
+
+class FakeSocket:
+    """A socket that says what it is told."""
+
+    def __init__(self, family: int = socket.AF_INET, **info: int) -> None:
+        self.family = family
+        self.info = info
+        self.options: list[tuple[int, ...]] = []
+
+    def setsockopt(self, *option: int) -> None:
+        """Remember."""
+        self.options.append(option)
+
+    def getsockopt(self, level: int, name: int, size: int) -> bytes:
+        """Give Linux's struct tcp_info, as far as it goes."""
+        data = bytearray(size)
+        data[2] = self.info.get("retransmits", 0)
+        data[24:28] = self.info.get("unacked", 0).to_bytes(4, "little")
+        data[56:60] = self.info.get("unheard", 0).to_bytes(4, "little")
+        return bytes(data)
+
+
+def test_options_of_what_is_no_tcp_socket() -> None:
+    """What is no TCP socket is left alone."""
+    other = FakeSocket(socket.AF_UNIX)
+    sockets.set_options(other, no_delay=True)
+    sockets.set_options(None, no_delay=True)
+    assert other.options == []
+    assert not sockets.has_vanished(other)
+
+
+def test_options_that_a_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that does not exist here is not set."""
+    monkeypatch.delattr(socket, "TCP_KEEPIDLE")
+    monkeypatch.delattr(socket, "TCP_INFO")
+    one = FakeSocket()
+    sockets.set_options(one, no_delay=True)
+    assert len(one.options) == 4
+    assert not sockets.has_vanished(one)
+
+
+@pytest.mark.parametrize(
+    ("info", "vanished"),
+    [
+        ({"retransmits": 5, "unacked": 2, "unheard": 7000}, True),
+        ({"retransmits": 5, "unacked": 2, "unheard": 100}, False),
+        ({"retransmits": 0, "unacked": 2, "unheard": 7000}, False),
+        ({"retransmits": 5, "unacked": 0, "unheard": 7000}, False),
+    ],
+)
+def test_vanished(info: dict[str, int], vanished: bool) -> None:  # noqa: FBT001
+    """A host has vanished that owes an answer and was not heard for six seconds."""
+    assert sockets.has_vanished(FakeSocket(**info)) is vanished
+
+
+async def test_live_host_has_not_vanished(serve: Serve) -> None:
+    """What the kernel tells of a live connection is understood."""
+    async with serve() as server, server.link() as calls:
+        calls.send("a")
+        await calls.came(1)
+        sock = calls.link.transport.get_extra_info("socket")
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+        assert int.from_bytes(info[56:60], "little") < sockets.UNHEARD
+        assert not sockets.has_vanished(sock)
