@@ -55,7 +55,8 @@ class Delivery(msgspec.Struct, eq=False):
     """One message with one handler; also the job that a sync thread runs.
 
     ``outcome`` is ``None`` until it is done. ``verdict`` is what the handler itself
-    decided by the context's ``ack()``, ``nack()`` or ``reject()``.
+    decided by the context's ``ack()``, ``nack()`` or ``reject()``; of one of several
+    handlers (``is_part``) the broker is told with the others' outcomes.
     """
 
     server: "Server"
@@ -66,6 +67,7 @@ class Delivery(msgspec.Struct, eq=False):
     outcome: str | None = None
     reason: str = ""
     verdict: tuple[str, float | None, str] | None = None
+    is_part: bool = False
     reply: Reply | None = None
     error: BaseException | None = None
     task: asyncio.Task[None] | None = None
@@ -140,7 +142,8 @@ class Delivery(msgspec.Struct, eq=False):
         """Take the handler's own verdict, from any thread; the first one counts."""
         if self.verdict is None and self.message.settle is not None:
             self.verdict = (outcome, delay, reason)
-            self.server.call(self.message.settle, *self.verdict)
+            if not self.is_part:
+                self.server.call(self.message.settle, *self.verdict)
 
     @property
     def delay(self) -> float | None:

@@ -325,7 +325,10 @@ class Server:
         self, message: Message, routes: list[Route], respond: "Respond | None"
     ) -> Fanout:
         fanout = Fanout(message, respond)
-        fanout.start([self._delivery(route, message, None) for route in routes])
+        parts = [self._delivery(route, message, None) for route in routes]
+        for part in parts:
+            part.is_part = True
+        fanout.start(parts)
         return fanout
 
     def _unhandled(self, message: Message, respond: "Respond | None") -> "AnyDelivery":

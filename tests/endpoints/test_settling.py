@@ -139,6 +139,22 @@ async def test_first_verdict_counts(broker: Broker) -> None:
     assert len(broker.told) == 1
 
 
+async def test_verdict_of_one_of_several(broker: Broker) -> None:
+    """One handler's ack does not keep the event from another that failed."""
+
+    async def noted(data: Any, context: MessageContext[Any]) -> None:
+        context.ack()
+
+    listeners = (noted, failing(ZeroDivisionError()))
+    server = server_of(FakeListener(), *(event_pattern("it")(one) for one in listeners))
+    async with running(server):
+        message = Message(Pattern.of("it"), b"1", settle=broker.settle)
+        delivery = server.deliver(message, lambda reply: None)
+        await until(lambda: delivery.outcome)
+    assert (delivery.outcome, delivery.reason) == ("retry", "ZeroDivisionError")
+    assert broker.told == []
+
+
 async def test_server_that_stops_gives_events_back(broker: Broker) -> None:
     """What is in flight when a server stops is for somebody else."""
     entered: list[Any] = []
