@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,21 +17,20 @@ from ..wire.secrets import without_secrets
 from . import TAG
 
 
-@dataclass
 class Found:
-    """What settings say, constructed, and the errors met on the way."""
+    """What settings say, constructed, and the errors met on the way.
 
-    servers: dict[str, ServerConfig] = field(default_factory=dict)
-    clients: dict[str, ClientConfig] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-    """The servers of settings, whether or not they can be constructed."""
-    by_default: set[str] = field(default_factory=set)
-    """The servers without ``HANDLERS``."""
-    messages: list[CheckMessage] = field(default_factory=list)
+    ``names`` are the servers of settings, whether or not they can be constructed, and
+    ``by_default`` those without ``HANDLERS``.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.servers: dict[str, ServerConfig] = {}
+        self.clients: dict[str, ClientConfig] = {}
+        self.by_default: set[str] = set()
+        self.messages: list[CheckMessage] = []
         self._try(conf.microservice_options)
-        self.names = self._try(partial(conf.names_in, "SERVERS")) or []
+        self.names: list[str] = self._try(partial(conf.names_in, "SERVERS")) or []
         for name in self.names:
             self._try(partial(self._add_server, name))
         for name in self._try(partial(conf.names_in, "CLIENTS")) or ():

@@ -33,7 +33,8 @@ def read_channel_message(
     try:
         envelope = read_envelope(body)
     except InvalidMessage:
-        return _text(channel, body) if takes_text and body else None
+        is_text = takes_text and body and not is_too_deep(body)
+        return _text(channel, body) if is_text else None
     if envelope is None or not (envelope.pattern or envelope.data):
         if reply_suffix and channel.endswith(reply_suffix) and is_reply(body):
             return None

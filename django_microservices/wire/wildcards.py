@@ -9,16 +9,16 @@ one step for each of its units, whatever the pattern.
 import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import EllipsisType
+
+import msgspec
 
 Unit = str | int
 Element = frozenset[Unit] | None  # None accepts every unit
 Token = Element | EllipsisType  # the ellipsis is a loop
 
 
-@dataclass(frozen=True, eq=False)
-class Grammar:
+class Grammar(msgspec.Struct, frozen=True, eq=False):
     """How the patterns of one wire spell wildcards.
 
     A message goes to the handler whose pattern is its name, else to the matching one

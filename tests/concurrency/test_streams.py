@@ -1,6 +1,7 @@
 """What async code has a thread do: calls, leases and streams."""
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
@@ -127,6 +128,24 @@ async def test_cancelling_the_reader_closes_the_producer(single: Threads) -> Non
     with pytest.raises(asyncio.CancelledError):
         await reader
     assert ended.is_set()
+
+
+async def test_cancelling_who_does_not_read_on(single: Threads) -> None:
+    """A producer whose buffer stays full ends when its reader is cancelled."""
+    numbers = Numbers(tell_at=5)
+
+    async def read() -> None:
+        async with contextlib.aclosing(single.stream(numbers, buffer=4)) as items:
+            async for _ in items:
+                await asyncio.Event().wait()
+
+    reader = asyncio.create_task(read())
+    await happens(numbers.is_there)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert {numbers.closed_on} == numbers.threads
+    assert await single.call(lambda: "next") == "next"
 
 
 async def test_exception_comes_after_the_items(single: Threads) -> None:

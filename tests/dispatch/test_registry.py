@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -239,8 +238,7 @@ def test_module_that_grows_meanwhile(write: Write) -> None:
 # --- look-up ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Dashes(Grammar):
+class Dashes(Grammar, frozen=True, eq=False):
     """A made-up wire: ``a-`` matches what begins with ``a``, longer ones first."""
 
     def is_wildcard(self, pattern: str) -> bool:

@@ -1,10 +1,18 @@
 """What the fault tests leave behind is ended."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import pytest_asyncio
 
 from django_microservices.concurrency.portal import portal
+from django_microservices.endpoints import backoff
+from django_microservices.endpoints.client import Client
+from tests.endpoints.ends import calling, serving
+
+from .calls import cancelled, echo, hang
+from .proxy import Proxy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -12,3 +20,29 @@ def _portal_ends() -> Iterator[None]:
     """Stop the portal that sync callers used, so that no thread of it is left."""
     yield
     portal.stop()
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect again at once."""
+    monkeypatch.setattr(backoff, "BASE", 0.0)
+    monkeypatch.setattr(random, "uniform", lambda least, most: 0.0)
+
+
+@pytest_asyncio.fixture
+async def proxy(free_port: Callable[[], int]) -> AsyncIterator[Proxy]:
+    """Give a proxy to a server of ours."""
+    cancelled.clear()
+    target = free_port()
+    async with (
+        serving(target, echo, hang, concurrency=2000),
+        Proxy(free_port(), target) as proxy,
+    ):
+        yield proxy
+
+
+@pytest_asyncio.fixture
+async def client(proxy: Proxy) -> AsyncIterator[Client]:
+    """Give a client behind it."""
+    async with calling(proxy.port) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""A server in a process of its own: ``python -m tests.faults.served PORT``."""
+"""A server in a process of its own: ``python -m tests.faults.served PORT [HOST]``."""
 
 import asyncio
 import os
@@ -37,7 +37,8 @@ def main() -> int:
     async def hang(data: Any) -> None:
         await asyncio.Event().wait()
 
-    transport = TCPTransport(port=int(sys.argv[1]))
+    port, host = [*sys.argv[1:], "127.0.0.1"][:2]
+    transport = TCPTransport(host=host, port=int(port))
     server = server_of(transport, echo, slow, sync, hang, concurrency=2000)
     return run(Microservice([server]), lambda _: print("ready", flush=True))  # noqa: T201
 

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
 
+from .authorities import HOST, Authority
 from .peers import Serve, Serving
 
 
@@ -24,3 +26,37 @@ def serve(free_port: Callable[[], int]) -> Serve:
         return Serving(free_port(), *args, **options)  # type: ignore[arg-type]
 
     return serve
+
+
+# --- certificates ---
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """The authority that both ends trust."""
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def other() -> Authority:
+    """An authority that nobody trusts."""
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def server_tls(authority: Authority) -> dict[str, Any]:
+    """A server's options."""
+    return authority.issue(HOST, "localhost")
+
+
+@pytest.fixture(scope="session")
+def client_tls(authority: Authority) -> dict[str, Any]:
+    """A client's options."""
+    return {"ca": authority.text}
+
+
+@pytest.fixture(scope="session")
+def ada(authority: Authority) -> dict[str, Any]:
+    """A client's options, with a certificate of its own."""
+    name = "ada.example"
+    return {"ca": authority.text, **authority.issue(name, common_name="ada")}

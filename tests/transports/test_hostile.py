@@ -462,6 +462,17 @@ async def test_nesting_in_an_event(port: int) -> None:
         peer.close()
 
 
+async def test_nesting_beside_an_id_that_is_none(port: int) -> None:
+    """What is too deep and cannot be answered, its id being no text, is dropped."""
+    async with served(port) as server:
+        peer = await Peer.connect(port)
+        peer.send(b'{"pattern":"echo","data":' + nested(100) + b',"id":[1]}')
+        peer.request("after")
+        assert (await peer.read())["response"] == "after"
+        assert server._intake.dropped == 1
+        peer.close()
+
+
 async def test_nesting_in_an_answer(port: int) -> None:
     """A value that nests deeply is an error on the way back as well."""
     value: Any = []

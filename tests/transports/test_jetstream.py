@@ -16,6 +16,9 @@ from django_microservices import (
     NotConnected,
 )
 from django_microservices.transports.jetstream import JetStreamWire, receipts
+from django_microservices.transports.nats import NATSTransport
+from django_microservices.transports.nats.inbox import Inbox
+from django_microservices.transports.nats.protocol import Packet
 from django_microservices.wire.messages import UNSET
 from tests.brokers.nats import NATS
 
@@ -220,18 +223,17 @@ async def test_event_that_kills_its_server(place: Place) -> None:
     """What was delivered too often, and never ended, is handed to nobody any more."""
     service = Service(None)
     async with looking(place) as look:
-        async with place.serving(["noted"], service, max_deliveries=10):
-            await place.emit("noted", b"1")
-            for _ in range(3):
-                (delivery, *_) = (await service.came(1))[-1:]
-                count = len(service.deliveries)
+        for count in range(3):
+            async with place.serving(["noted"], service):
+                if not count:
+                    await place.emit("noted", b"1")
+                delivery = (await service.came(count + 1))[-1]
                 delivery.end("retry", "cancelled")
-                await service.came(count + 1)
         async with place.serving(["noted"], Service(None), max_deliveries=3):
             (letter,) = await look.buried()
     assert letter.headers is not None
     assert "too often" in letter.headers["dm-reason"]
-    assert letter.headers["dm-deliveries"] == "5"
+    assert letter.headers["dm-deliveries"] == "4"
 
 
 @pytest.mark.parametrize(
@@ -499,3 +501,43 @@ async def test_event_of_a_stranger(place: Place) -> None:
         await peer.client.jetstream().publish(f"dm-{place.stream}.noted", b'{"sku":1}')
         (delivery,) = await service.came(1)
     assert delivery.data == {"sku": 1}
+
+
+async def test_event_that_looks_like_a_request(place: Place) -> None:
+    """What the stream has is an event, as a CloudEvent with its ``id`` and ``data``."""
+    service = Service()
+    body = b'{"specversion":"1.0","id":"A-1","data":{"n":1}}'
+    async with place.serving(["noted"], service), Peer(place.url) as peer:
+        await peer.client.jetstream().publish(f"dm-{place.stream}.noted", body)
+        (delivery,) = await service.came(1)
+    assert delivery.data == {"n": 1}
+    assert delivery.message.is_event
+
+
+async def test_confirm_that_nobody_awaits_any_more(free_port: Ports) -> None:
+    """Where its caller was cancelled neither it nor the end does harm."""
+    async with FakeServer(free_port()) as fake:
+        wire = NATSTransport(url=fake.url)
+        async with wire.servers.connected() as connection:
+            inbox = Inbox(connection, "_INBOX")
+            first, second = (inbox.ask(b"asked", b"") for _ in range(2))
+            for question in (first, second):
+                question._answer.cancel()
+            inbox._answered(Packet(b"MSG", subject=first._token))
+            connection.abort("cut")
+            await asyncio.wait_for(asyncio.shield(connection.closed), 10)
+            assert inbox.waiting == {}
+
+
+async def test_dead_letter_with_a_long_subject(place: Place) -> None:
+    """A hash stands for it, and a header tells it; nothing is cut."""
+    subject = "a." + "x" * 3900
+    async with place.serving(["a.>"], saying("dead")) as intake, looking(place) as look:
+        intake.driver.write(
+            b"PUB dm-%b.%b 1\r\n1\r\n" % (place.stream.encode(), subject.encode())
+        )
+        (letter,) = await look.buried()
+        assert not intake.driver.lost
+    assert letter.headers is not None
+    assert letter.headers["dm-subject"] == subject
+    assert len(letter.subject or "") < 200

@@ -91,17 +91,26 @@ async def test_it_asks_for_a_batch(free_port: Ports) -> None:
 
 
 async def test_it_asks_again_when_half_is_done(free_port: Ports) -> None:
-    """Never for more than there is room for."""
+    """Not for every message, where handlers are fast."""
+    async with consuming(free_port) as bench:
+        for number in range(1, 6):
+            await bench.deliver(1)
+            assert bench.asked == [10]
+            bench.consumer.done()
+            await bench.settled()
+            assert len(bench.received) == number
+        assert bench.asked == [10, 5]
+
+
+async def test_slow_handlers_leave_no_place_idle(free_port: Ports) -> None:
+    """What is free is asked for, though most is in hand; never more than that."""
     async with consuming(free_port) as bench:
         await bench.deliver(10)
         assert [told.sequence for told in bench.received] == list(range(10))
         for _ in range(4):
             bench.consumer.done()
         await bench.settled()
-        assert bench.asked == [10]
-        bench.consumer.done()
-        await bench.settled()
-        assert bench.asked == [10, 5]
+        assert bench.asked == [10, 1, 1, 2]
 
 
 async def test_one_at_a_time(free_port: Ports) -> None:

@@ -1,6 +1,7 @@
 """The MQTT transport: its options, and what its two halves say to a broker."""
 
 import asyncio
+import inspect
 import re
 from typing import Any
 
@@ -11,11 +12,12 @@ from django_microservices.exceptions import NotConnected, TransportRefused
 from django_microservices.transports import MQTTTransport
 from django_microservices.transports.mqtt import stream as stream_module
 from django_microservices.transports.mqtt.packets import Kind, packet
-from django_microservices.wire.messages import UNSET
+from django_microservices.wire.messages import UNSET, new_id
 from tests.brokers.mosquitto import Mosquitto
+from tests.docs import reference
 
 from .mqtt_ends import linked, served
-from .mqtt_peer import Broker, Client
+from .mqtt_peer import Broker, Client, Peer
 
 ANYWHERE = "mqtt://127.0.0.1:1"
 Ports = Any
@@ -143,6 +145,29 @@ def test_flags(options: dict[str, Any], flags: set[str]) -> None:
 def test_dead_letter_topic(options: dict[str, Any], topic: str) -> None:
     """Each service has one of its own."""
     assert MQTTTransport(**options).dead_letter_topic == topic
+
+
+def test_reference_of_options() -> None:
+    """Each option has a row, in order: its default, and which end takes it."""
+    rows = reference.rows_of("transports/mqtt", "Options")
+    told = [
+        (reference.names_in(row[0])[0], row[1], row[2]) for row in rows if "`" in row[0]
+    ]
+    client, server = MQTTTransport.client_only, MQTTTransport.server_only
+    assert told == [
+        (
+            name,
+            f"`{parameter.default!r}`",
+            "client" if name in client else "server" if name in server else "both",
+        )
+        for name, parameter in inspect.signature(MQTTTransport).parameters.items()
+    ]
+
+
+def test_attempts_are_the_servers_to_count() -> None:
+    """Nest's name for what the Server reads of every transport."""
+    assert MQTTTransport().retry_attempts is None
+    assert MQTTTransport(max_connection_attempts=3).retry_attempts == 3
 
 
 def test_server_has_its_client_id() -> None:
@@ -366,6 +391,23 @@ async def test_goodbye_is_said(free_port: Ports) -> None:
         async with linked(broker.url):
             pass
         await asyncio.wait_for(heard.wait(), 10)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_will(mqtt_server: Mosquitto, version: Any) -> None:
+    """It is published when a process is gone without a word, and only then."""
+    topic = f"wills/{new_id()}"
+    will: Any = {"topic": topic, "payload": "gone", "qos": 1}
+    async with Peer(mqtt_server.url) as peer:
+        await peer.subscribe(topic, qos=1)
+        async with linked(mqtt_server.url, will=will, protocol_version=version):
+            pass
+        async with linked(
+            mqtt_server.url, will=will, protocol_version=version
+        ) as calls:
+            calls.link.driver.abort("without a word")
+            (gone,) = await peer.came(1)
+    assert (gone.payload, gone.qos, len(peer.messages)) == (b"gone", 1, 1)
 
 
 async def test_leaving_does_not_wait_for_a_dead_broker(free_port: Ports) -> None:

@@ -725,6 +725,22 @@ async def test_unreadable_request_is_answered(
     assert answer["id"] == "7"
 
 
+async def test_unreadable_request_on_the_longest_topic(
+    mqtt_server: Mosquitto, root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no room for its answer's topic: it is logged, and nothing breaks."""
+    deep = b'{"data":' + b"[" * 100 + b"]" * 100 + b',"id":"7"}'
+    name = f"{root}/" + "x" * (65_535 - len(root) - 1)
+    async with (
+        served(mqtt_server.url, f"{root}/+") as server,
+        Peer(mqtt_server.url) as peer,
+    ):
+        await peer.publish(name, deep)
+        await peer.publish(f"{root}/a", 1)
+        assert await server.came(1) == [1]
+    assert "No answer to" in caplog.text
+
+
 async def test_letter_that_is_too_large(mqtt_server: Mosquitto, root: str) -> None:
     """With its reason it would be over the limit: the payload stays behind."""
     service = ending(("dead", "x" * 200))
@@ -1017,18 +1033,24 @@ async def test_kept_session_brings_back_what_was_not_done(
             assert sorted(await server.came(4)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("qos", [0, 1])
 async def test_nothing_is_begun_after_the_block(
-    mqtt_server: Mosquitto, root: str
+    mqtt_server: Mosquitto, root: str, qos: int
 ) -> None:
-    """What waited for room is forgotten with it."""
+    """What waited for room is forgotten with it; of QoS 1 it is buried."""
     service = Service(hold)
     async with Peer(mqtt_server.url) as peer:
-        async with served(mqtt_server.url, root, service=service, limit=1) as server:
+        await peer.subscribe(f"g/dead/{root}")
+        async with served(
+            mqtt_server.url, (root, {"qos": qos}), service=service, limit=1, **QUICK
+        ) as server:
             for number in range(3):
                 await peer.publish(root, number)
             await eventually(lambda: server.intake.room.waiting)
         service.deliveries[0].end()
+        letters = await peer.bodies(qos)
     assert len(service.deliveries) == 1
+    assert [letter["data"] for letter in letters] == [1] * qos
 
 
 async def test_verdict_after_the_end(mqtt_server: Mosquitto, root: str) -> None:

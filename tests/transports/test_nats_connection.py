@@ -123,6 +123,15 @@ async def test_message_over_max_payload(fake: FakeServer) -> None:
             connection.publish(b"a", b"x" * 1024, headers=b"x")
 
 
+async def test_subjects_that_are_too_long(fake: FakeServer) -> None:
+    """They are refused, since the server would hang up."""
+    async with connected(fake) as connection:
+        with pytest.raises(ValueError, match="too long"):
+            connection.publish(b"x" * 3000, b"1", b"y" * 1001)
+        assert await connection.ping()
+    assert b"PUB" not in fake.heard
+
+
 async def test_server_asks_for_a_sign_of_life(fake: FakeServer) -> None:
     """PING is answered."""
     async with connected(fake):
@@ -323,3 +332,20 @@ async def test_server_that_reads_nothing(
         connection.publish(b"a", b"1")
         connection.flush()
         assert connection.reason == "the server left more than 1000 bytes unread"
+
+
+async def test_message_that_cannot_be_taken(
+    fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bad message is told of, and ends no connection."""
+    seen: list[bytes] = []
+
+    def take(packet: Packet) -> None:
+        seen.append(packet.subject.decode().encode())
+
+    async with connected(fake) as connection:
+        sid = connection.subscribe(b">", take)
+        fake.say(b"MSG \xff %b 1\r\n1\r\nMSG a %b 1\r\n1\r\n" % (sid, sid))
+        assert await connection.ping()
+    assert seen == [b"a"]
+    assert "could not be taken" in caplog.text

@@ -9,6 +9,7 @@ import pytest
 
 from django_microservices import TransportRefused
 from django_microservices.transports.nats import NATSTransport, NATSWire
+from django_microservices.transports.nats import intake as intake_module
 from django_microservices.transports.nats.protocol import Packet
 from django_microservices.wire.messages import UNSET
 from tests.brokers.nats import NATS, NATSProcess
@@ -332,6 +333,47 @@ async def test_bound_in_flight(nats_server: NATS) -> None:
                 done += 1
         assert [one.data for one in service.deliveries] == list(range(10))
         assert not intake.driver.deaf
+
+
+async def test_end_of_streams_is_heard_without_room(
+    nats_server: NATS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams that nobody hears any more give their places to what waits."""
+    monkeypatch.setattr(intake_module, "GLANCE", 0.01)
+    service = Service(begin)
+    url = nats_server.url
+    async with (
+        serving(url, ["asked"], service, limit=2) as intake,
+        linked(url) as calls,
+    ):
+        for number in range(2):
+            calls.send("asked", id_=f"stream{number}", stream=True)
+        await service.came(2)
+        for number in range(4):
+            calls.send("asked", id_=f"later{number}")
+        await eventually(lambda: intake.driver.deaf)
+        for number, delivery in enumerate(service.deliveries[:2]):
+            calls.link.forget(f"stream{number}", answered=False)
+            assert await calls.link.driver.ping()
+            delivery.say(b"1", last=False)
+            await asyncio.wait_for(delivery.cancelled.wait(), 10)
+            delivery.answer()
+        await service.came(4)
+
+
+async def test_what_waits_is_bounded(
+    nats_server: NATS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes when too much waits is dropped, and counted; signs of life come."""
+    monkeypatch.setattr(intake_module, "GLANCE", 0.01)
+    service = Service(None)
+    url = nats_server.url
+    async with serving(url, ["noted"], service, limit=1) as intake, Peer(url) as peer:
+        for number in range(20):
+            await peer.publish("noted", b"%d" % number)
+        await eventually(lambda: intake.dropped == 3)
+        assert len(intake.room.waiting) == 16
+        assert await asyncio.wait_for(intake.driver.ping(), 10)
 
 
 async def test_pause_finishes_what_came(nats_server: NATS) -> None:

@@ -264,3 +264,16 @@ async def test_stream_has_an_inbox_of_its_own(nats_server: NATS) -> None:
             await peer.publish(reply_to, items[0].replace(b"%ID%", b"7"))
         assert await calls.link.driver.ping()
         assert len(calls) == 3
+
+
+async def test_answer_to_nonsense(nats_server: NATS) -> None:
+    """An answer below our inbox whose name is no text is ignored."""
+    url = nats_server.url
+    async with linked(url) as calls, stranger(url, "asked", answering(b"1")):
+        link: Any = calls.link
+        nonsense = link._inbox + b"\xff"
+        link.driver.publish(nonsense, b'{"response":1,"id":"7"}')
+        assert await link.driver.ping()
+        calls.send("asked", id_="7")
+        assert [reply.id for reply in await calls.came(1)] == ["7"]
+        assert link.ignored == 1

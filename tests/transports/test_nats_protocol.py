@@ -217,6 +217,7 @@ def test_known_headers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             (100, "Idle Heartbeat"),
         ),
         (b"NATS/1.0 what\r\n\r\n", (0, "")),
+        (b"NATS/1.0 %b\r\n\r\n" % (b"9" * 5000), (0, "")),
         (BLOCK, (0, "")),
     ],
 )

@@ -391,6 +391,7 @@ async def test_expiration(bench: Bench) -> None:
 async def test_request_of_a_caller_that_is_gone(bench: Bench) -> None:
     """It does not wait in the queue for ever."""
     async with bench.calling(queue=bench.name) as client:
+        await client.aconnect()
         with pytest.raises(MessageTimeout):
             await client.asend("sum", 1, timeout=0.01)
         with bench.peer() as peer:

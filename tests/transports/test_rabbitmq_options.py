@@ -257,6 +257,10 @@ def test_arguments_of_a_queue() -> None:
         ({"exchange_type": "fanout"}, "exchange: name the one"),
         ({"max_deliveries": 0}, "max_deliveries"),
         ({"urls": ["amqp://me:s3cret@"]}, "urls: "),
+        (
+            {"urls": ["amqps://a", "amqp://b"], "tls_options": {"key": "s3cret"}},
+            "amqp://b:5672 speaks no TLS",
+        ),
     ],
 )
 def test_wrong_option(options: dict[str, Any], text: str) -> None:
@@ -280,6 +284,8 @@ def test_socket_options() -> None:
     assert transport.route.manners.properties == {"connection_name": "me"}
     assert (transport.retry_attempts, transport.retry_delay) == (3, 0.5)
     assert built().route.manners.heartbeat == 5
+    assert built(max_connection_attempts=-1).retry_attempts is None
+    assert repr(transport.route) == "<Route to amqp://localhost:5672>"
 
 
 # --- names ---
@@ -389,7 +395,8 @@ def test_handshake() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "agreed"), [(5, 60, 5), (60, 5, 5), (0, 5, 5), (5, 0, 5)]
+    ("ours", "theirs", "agreed"),
+    [(5, 60, 5), (60, 5, 5), (0, 5, 5), (5, 0, 5), (0.4, 5, 1)],
 )
 def test_heartbeat(ours: float, theirs: int, agreed: int) -> None:
     """The shorter heartbeat counts; 0 is none."""

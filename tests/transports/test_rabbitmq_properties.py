@@ -109,6 +109,17 @@ def test_anything_is_survived(raw: bytes) -> None:
             continue
 
 
+def test_time_that_no_calendar_has() -> None:
+    """A header of an impossible time is an error like any other."""
+    table = b"\x01aT" + b"\x7f" + b"\xff" * 7
+    for function, raw in (
+        (read_texts, table),
+        (read_properties, b"\x20\0" + len(table).to_bytes(4, "big") + table),
+    ):
+        with pytest.raises(ValueError, match=r".+"):
+            function(raw)
+
+
 def test_cut_off_properties() -> None:
     """Properties that end too early are an error."""
     with pytest.raises(ValueError, match="cut off"):
@@ -129,7 +140,7 @@ def test_headers_that_are_no_texts() -> None:
     """Of a peer's headers those that are texts are handed on."""
     when = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
     headers: Any = {"a": "b", "n": 1, "list": [1], "when": when, "table": {"x": "y"}}
-    table = essentials(commands.Basic.Properties(headers=headers).marshal()).headers
+    table = essentials(commands.Basic.Properties(headers=headers).marshal())[0]
     assert read_texts(table or b"") == {"a": "b"}
 
 
@@ -144,9 +155,9 @@ def test_deep_headers() -> None:
     table = b""
     for _ in range(3000):
         table = b"\x01aF" + len(table).to_bytes(4, "big") + table
-    with pytest.raises(ValueError, match="deep"):
+    with pytest.raises(ValueError, match="recursion"):
         read_texts(table)
-    with pytest.raises(ValueError, match="deep"):
+    with pytest.raises(ValueError, match="recursion"):
         read_properties(b"\x20\0" + len(table).to_bytes(4, "big") + table)
 
 
@@ -189,6 +200,12 @@ def test_request_with_headers() -> None:
     assert (found.delivery_mode, found.priority) == (2, 3)
     assert (found.correlation_id, found.reply_to) == ("a1", DIRECT)
     assert found.expiration == "2000"
+
+
+def test_request_with_headers_that_waits_for_ever() -> None:
+    """It does not expire either."""
+    found = read(outgoing().of_request(message("a1", headers={"a": "b"}), DIRECT))
+    assert found.expiration is None
 
 
 def test_many_timeouts_are_forgotten() -> None:

@@ -22,7 +22,7 @@ from .packets import (
     connections,
     hold,
 )
-from .peers import Peer, Serve, Service, eventually, linked
+from .peers import Delivery, Peer, Serve, Service, eventually, linked
 
 
 async def test_drain_without_peers(serve: Serve) -> None:
@@ -77,6 +77,23 @@ async def test_drain_waits_for_what_is_in_flight(serve: Serve) -> None:
         second.answer()
         packets = [await peer.read() for _ in range(4)]
         assert packets == [HELLO, BYE, answer(1, "1"), answer(2, "2")]
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_drain_waits_for_streams(serve: Serve) -> None:
+    """So it does for streams, which may take no place."""
+
+    def thread(delivery: Delivery) -> None:
+        delivery.is_stream, delivery.takes_place = True, False
+
+    async with serve(Service(thread, at_once=True)) as server:
+        peer = await server.peer()
+        peer.request()
+        (stream,) = await server.service.came(1)
+        draining = asyncio.ensure_future(server.intake.pause())
+        await asyncio.wait((draining,), timeout=0.2)
+        assert not draining.done()
+        stream.answer()
         await asyncio.wait_for(draining, 10)
 
 

@@ -113,6 +113,27 @@ async def test_lost_while_waiting(serve: Serve) -> None:
         assert (server.intake.outstanding, len(server.service.deliveries)) == (0, 1)
 
 
+async def test_lost_in_its_turn(serve: Serve) -> None:
+    """A peer that is cut while its messages are worked off is left alone."""
+    service = Service(hold)
+    async with serve(service, limit=1) as server:
+        peer = await server.peer()
+        for number in range(3):
+            peer.request(number)
+        (first,) = await service.came(1)
+        (theirs,) = await connections(server)
+        await eventually(lambda: kept(server) == 2)
+        waits = theirs.line
+        service.answer, service.at_once = lambda _: theirs.abort("test"), True
+        first.answer()
+        assert len(service.deliveries) == 2
+        await peer.ended()
+        await eventually(lambda: not server.intake.connections)
+        assert (server.intake.outstanding, len(server.intake.waiting)) == (0, 0)
+        waits.leave()
+        assert theirs.line is None
+
+
 async def test_very_many_tiny_frames(serve: Serve) -> None:
     """100,000 requests at once are all answered, in order and in small parts."""
     service = Service(at_once=True)

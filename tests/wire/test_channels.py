@@ -90,6 +90,12 @@ def test_deep_request_is_answered() -> None:
 def test_deep_body_that_nobody_can_be_told_of(body: bytes) -> None:
     """What nests too deeply is dropped where it cannot be answered."""
     assert read(body) is None
+    assert read(body, takes_text=True) is None
+
+
+def test_body_that_is_too_deep_for_the_decoder() -> None:
+    """Nor is it taken for a text."""
+    assert read(b"[" * 100_000 + b"]" * 100_000, takes_text=True) is None
 
 
 def test_message_is_one() -> None:

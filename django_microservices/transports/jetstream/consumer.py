@@ -68,7 +68,7 @@ class Consumer:
     def done(self) -> None:
         """Count a message out."""
         self.in_hand -= 1
-        if 2 * (self.expected + self.in_hand) <= self.batch:
+        if 2 * self.expected <= self.batch - self.in_hand:
             self._ask()
 
     def check(self, now: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...wire.messages import Message
+from ...wire.messages import UNSET, Message
 from ..nats.answers import nobody
 from ..nats.intake import Intake, read_message
 from ..nats.protocol import Packet, read_headers
@@ -90,6 +90,7 @@ class JetStreamIntake(Intake):
             self.drop(packet, "a text that is no message")
             self._refuse(consumer, receipt, "unreadable")
             return
+        found.id = UNSET  # what the stream has is an event, even if it names an id
         found.wire = JetStreamWire(found.pattern.route, *told, packet)
         found.settle = receipt.settle
         self.room.take(found, nobody, partial(_finished, consumer, receipt))

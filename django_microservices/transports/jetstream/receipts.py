@@ -1,6 +1,7 @@
 """What JetStream is told of each message, and where the dead ones lie."""
 
 import asyncio
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ..nats.protocol import (
     read_headers,
     write_headers,
 )
+from ..nats.subjects import LONGEST
 from ..redelivery import GIVEN_BACK, Receipt, Redelivery
 from .api import answer_in, nanoseconds
 from .names import Delivered, name_of
@@ -30,6 +32,7 @@ GROUP_HEADER = "dm-group"
 STREAM_HEADER = "dm-stream"
 SEQUENCE_HEADER = "dm-sequence"
 DELIVERIES_HEADER = "dm-deliveries"
+SUBJECT_HEADER = "dm-subject"
 
 LINGER = 1.0
 AGAIN = 5.0
@@ -40,7 +43,8 @@ class Ledger:
     """The messages of one server of which JetStream was told nothing yet.
 
     While a handler runs long, JetStream hears every third of ``ack_wait`` that it does.
-    Dead letters go to ``<graves>.<group>.<pattern>``, which a stream takes.
+    Dead letters go to ``<graves>.<group>.<pattern>``, which a stream takes; in place of
+    a pattern that NATS might not take there stands its hash.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class Ledger:
 
     async def _bury(self, receipt: "JetStreamReceipt", reason: str) -> None:
         packet = receipt.packet
-        subject, body = self._grave + packet.subject, packet.body
+        subject, body = self._grave + _plot(packet.subject), packet.body
         epitaph = self._epitaph(receipt, reason)
         block = write_headers(_user_headers(packet) | epitaph)
         if len(block) + len(body) > self.connection.max_payload:
@@ -93,8 +97,10 @@ class Ledger:
         self.open.discard(receipt)
 
     def _epitaph(self, receipt: "JetStreamReceipt", reason: str) -> dict[str, str]:
-        told = receipt.told
+        told, subject = receipt.told, receipt.packet.subject
+        long = {SUBJECT_HEADER: subject.decode(errors="replace")}
         return {
+            **(long if len(subject) > LONGEST else {}),
             REASON_HEADER: shown(reason),
             GROUP_HEADER: self._group,
             STREAM_HEADER: told.stream,
@@ -111,6 +117,13 @@ class Ledger:
             await asyncio.wait(self._burials, timeout=LINGER)
         for receipt in tuple(self.open):
             receipt.settle("retry")
+
+
+def _plot(subject: bytes) -> bytes:
+    """Return what stands for a subject in that of its dead letters."""
+    if len(subject) <= LONGEST:
+        return subject
+    return hashlib.sha256(subject).hexdigest().encode()
 
 
 def _user_headers(packet: Packet) -> dict[str, str]:

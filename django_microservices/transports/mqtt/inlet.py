@@ -63,6 +63,13 @@ class Topic:
         self._inlet = inlet
         self._head = b""
 
+    def refuse(self, reply: Reply) -> None:
+        """Answer what no handler gets."""
+        try:
+            self._answer(reply)
+        except ValueError as error:  # the topic is as long as one can be
+            logger.warning("No answer to %s: %s", shown(self.name), error)
+
     def _answer(self, reply: Reply) -> Awaitable[Any] | None:
         """Publish a reply; an awaitable says that the broker does not keep up."""
         text = write_reply(reply)
@@ -147,11 +154,14 @@ class Inlet:
         topic = self._topics.get(name) or self._new_topic(name)
         if self.intake.is_leaving:
             return  # what is not acknowledged comes again when we are back
-        if topic.is_letter or not self._is_meant(publish, topic):
+        if topic.is_letter:
             self._drop(publish)
             return
         if isinstance(publish, Oversized):
             self._unread(topic, publish, UNSET, f"{publish.size} bytes are too many")
+            return
+        if (self.is_5 or publish.retain) and not self._is_meant(publish, topic):
+            self._drop(publish)
             return
         message = read_channel_message(
             name, publish.payload, reply_suffix=REPLY_SUFFIX, takes_text=True
@@ -188,16 +198,16 @@ class Inlet:
             return None
         return self._by_identifier.get(identifiers[0])
 
-    def _is_meant(self, publish: Publish | Oversized, topic: Topic) -> bool:
+    def _is_meant(self, publish: Publish, topic: Topic) -> bool:
         """Whether it is for this server as it is today.
 
         A session that was kept may know a filter that is no more; those of today that
         match bring copies of their own. And what was retained is not for who shares.
         """
-        if isinstance(publish, Oversized) or not topic.filters:
+        if not topic.filters:
             return True
         if not self.is_5:
-            return not (publish.retain and topic.is_shared)
+            return not topic.is_shared
         identifiers = publish.properties.get("subscription_identifier", ())
         known = self._by_identifier.keys()
         return not identifiers or not known.isdisjoint(identifiers)
@@ -205,7 +215,7 @@ class Inlet:
     def _refuse(self, topic: Topic, publish: Publish, reply: Reply | None) -> None:
         """Answer a request that cannot be read; drop what is no message."""
         if reply is not None:
-            topic.respond(reply)
+            topic.refuse(reply)
         elif publish.payload and not topic.name.endswith(REPLY_SUFFIX):
             text = encode(publish.payload.decode(errors="replace"))
             self._unread(topic, publish, text, "it could not be read")

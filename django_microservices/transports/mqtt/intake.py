@@ -118,9 +118,13 @@ class Intake:
 
     async def close(self) -> None:
         """Begin nothing more; unless the link was lost, whose messages are handled."""
-        if not self.closed.done():
-            self.room.drop()
+        self.is_leaving = True
         self.failures.leave()
+        if not self.closed.done():
+            self._resume_reading()  # the broker's confirms are to be read
+            for message in self.room.drop():
+                if message.settle is not None:
+                    message.settle("retry", None, "it was not begun")
         await self.failures.buried()
 
     # --- messages ---

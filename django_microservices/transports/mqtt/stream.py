@@ -17,8 +17,8 @@ EAGER = 32
 EAGER_BYTES = 32 * 1024
 HIGH_WATER = 64 * 1024
 LINGER = 1.0
-TICKS = 4
-"""Turns of the loop in which what we write may acknowledge what we have read."""
+TURNS = 4
+"""Of the loop, in which most answers are written: they acknowledge what was read."""
 
 
 class Drained:
@@ -101,17 +101,18 @@ class Stream(asyncio.Protocol):
         """Note that the broker lives, and that it waits for an acknowledgement."""
         self.heard = self.loop.time()
         if not self._owed:
-            self._owed = TICKS
+            self._owed = TURNS
             self.loop.call_soon(self._acknowledge_soon)
 
     def _acknowledge_soon(self) -> None:
-        """Acknowledge what was read, unless what we write has done so."""
+        """Acknowledge what was read, unless what we write does so meanwhile."""
+        if self.lost or not self._owed:
+            return
+        self._owed -= 1
         if self._owed:
-            self._owed -= 1
-            if self._owed:
-                self.loop.call_soon(self._acknowledge_soon)
-            else:
-                self._acknowledge()
+            self.loop.call_soon(self._acknowledge_soon)
+        else:
+            self._acknowledge()
 
     def pause_reading(self) -> None:
         """Let TCP hold the broker back."""

@@ -15,6 +15,7 @@ from ...wire.text import shown
 from .protocol import (
     ERR,
     INFO,
+    LONGEST_SUBJECTS,
     PING,
     PONG,
     WRITTEN_PING,
@@ -120,7 +121,7 @@ class Connection(Stream):
             if packet.sid:
                 received = subscriptions.get(packet.sid)
                 if received is not None:
-                    received(packet)
+                    _hand_over(packet, received)
             else:
                 self._control(packet.op, packet.body)
         if self._reader.error is not None:
@@ -196,8 +197,12 @@ class Connection(Stream):
     ) -> None:
         """Send a message; on a connection that is lost nothing is sent or said.
 
-        Raises :class:`MessageTooLarge` for what the server would hang up on.
+        Raises :class:`MessageTooLarge` and ``ValueError`` for a body and for subjects
+        on which the server would hang up.
         """
+        if len(subject) + len(reply) > LONGEST_SUBJECTS:
+            message = f"The subject {shown(subject)} is too long for NATS."
+            raise ValueError(message)
         size = len(headers) + len(body)
         if size > self.max_payload:
             message = (
@@ -243,6 +248,15 @@ class Connection(Stream):
         elif not self.deaf:
             self._unanswered += 1
             self.ping()
+
+
+def _hand_over(packet: Packet, received: "Callable[[Packet], None]") -> None:
+    """Hand over a message; whatever is wrong with it, the others come."""
+    try:
+        received(packet)
+    except Exception:
+        subject = shown(packet.subject.decode(errors="replace"))
+        logger.exception("A message on %s could not be taken.", subject)
 
 
 def _answer(pong: asyncio.Future[bool], *, arrived: bool) -> None:

@@ -40,14 +40,15 @@ class Inbox:
 
     def _answered(self, packet: Packet) -> None:
         answer = self.waiting.pop(packet.subject, None)
-        if answer is not None:
+        if answer is not None and not answer.done():
             answer.set_result(packet)
 
     def _lost(self, _: Any = None) -> None:
         error = ConnectionLost(self.connection.reason or "")
         for answer in self.waiting.values():
-            answer.set_exception(error)
-            answer.exception()  # nobody may be waiting
+            if not answer.done():  # or whoever asked was cancelled in this tick
+                answer.set_exception(error)
+                answer.exception()  # nobody may be waiting
         self.waiting.clear()
 
 

@@ -20,10 +20,17 @@ from .protocol import Packet, first_values, read_headers
 from .subjects import Interest, is_wide
 
 if TYPE_CHECKING:
-    from ..base import Deliver
+    from ..base import Deliver, Respond
     from .connection import Connection
 
 logger = logging.getLogger(__name__)
+
+GLANCE = 1.0
+"""Seconds without room until the socket is read on: it also tells of the end of
+streams, which makes room, and of the server's."""
+
+MOST_WAITING = 16
+"""So many times as may be in flight wait at most; what comes then is dropped."""
 
 
 class NATSWire(msgspec.Struct, frozen=True, gc=False):
@@ -69,9 +76,10 @@ class Intake:
         self.room = Room(
             limit,
             self.answers.deliver,
-            connection.pause_reading,
-            connection.resume_reading,
+            self._pause_reading,
+            self._resume_reading,
         )
+        self._glance: asyncio.TimerHandle
         self.closed: asyncio.Future[BaseException | None] = (
             connection.loop.create_future()
         )
@@ -87,6 +95,17 @@ class Intake:
     def address(self) -> str:
         """The server's."""
         return f"nats://{self.connection.address}"
+
+    def _pause_reading(self) -> None:
+        """Leave messages with NATS; but never be deaf for long."""
+        connection = self.connection
+        connection.pause_reading()
+        self._glance = connection.loop.call_later(GLANCE, connection.resume_reading)
+
+    def _resume_reading(self) -> None:
+        """Read on, as there is room again."""
+        self._glance.cancel()
+        self.connection.resume_reading()
 
     def _lost(self, _: Any) -> None:
         self.lose(self.connection.reason or "")
@@ -119,11 +138,21 @@ class Intake:
         found = read_message(packet, via)
         if isinstance(found, Message):
             answer = nobody if found.id is UNSET else self.answers.to(packet)
-            self.room.take(found, answer)
+            self._make_room(found, answer, packet)
         elif found is not None:
             self.answers.to(packet)(found)
         else:
             self.drop(packet, "a text that is no message")
+
+    def _make_room(self, message: Message, answer: "Respond", packet: Packet) -> None:
+        """Deliver, have it wait, or drop it: at most once is all that NATS says."""
+        room = self.room
+        if len(room.waiting) >= MOST_WAITING * room.limit:
+            self.drop(packet, "what there is no room for")
+        else:
+            room.take(message, answer)
+        if room.is_paused and not self.connection.deaf:
+            self._pause_reading()
 
     def drop(self, packet: Packet, what: str) -> None:
         """Count what cannot be handled and cannot be answered."""

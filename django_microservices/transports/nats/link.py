@@ -123,7 +123,8 @@ class Link:
     # --- in ---
 
     def _answered(self, packet: Packet) -> None:
-        self._received(packet, packet.subject[len(self._inbox) :].decode())
+        id_ = packet.subject[len(self._inbox) :].decode(errors="replace")
+        self._received(packet, id_)
 
     def _received(self, packet: Packet, id_: str) -> None:
         """Hand a reply to the client; one for another request is ignored."""

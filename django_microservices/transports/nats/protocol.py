@@ -25,12 +25,16 @@ INFO, MSG, HMSG, PING, PONG, OK, ERR = (
 WRITTEN_PING, WRITTEN_PONG = b"PING\r\n", b"PONG\r\n"
 
 LONGEST_LINE = 64 * 1024  # an INFO names all servers of a cluster
+LONGEST_SUBJECTS = 4000
+"""Bytes of subject and reply subject: their line has 4096 at most, numbers included."""
+
 LARGEST = 64 * 1024 * 1024  # the most that a server can be told to let through
 _FEWEST_FIELDS = {MSG: 4, HMSG: 5}  # one more where there is a reply subject
 
 NO_RESPONDERS = 503
 MESSAGE_ID = "Nats-Msg-Id"
 _VERSION = b"NATS/1.0"
+_CODE = 3  # digits of a status
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_END = re.compile(r"[\r\n]")
 
@@ -220,4 +224,5 @@ def read_status(block: bytes) -> tuple[int, str]:
     """Read the status of a block and the words behind it; 0 where it has none."""
     line = block[len(_VERSION) : block.find(b"\r\n")].strip()
     code, _, words = line.partition(b" ")
-    return (int(code) if code.isdigit() else 0), words.decode(errors="replace")
+    known = len(code) == _CODE and code.isdigit()
+    return (int(code) if known else 0), words.decode(errors="replace")

@@ -161,7 +161,9 @@ class Arrival(Receipt):
             if not self.is_answered:  # nobody else may begin the stream again
                 self.respond(Reply(None, None, STOPPED))
             outcome = "ack"
-        self.settle(outcome, delivery.delay, delivery.reason)
+        if not self.is_settled:
+            self.is_settled = True
+            self.tell(outcome, delivery.delay, delivery.reason)
         self.intake.finished(self)
 
     def tell(self, outcome: str, delay: float | None, reason: str) -> None:

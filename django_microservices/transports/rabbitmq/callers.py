@@ -7,6 +7,7 @@ Source: https://www.rabbitmq.com/docs/direct-reply-to.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -42,20 +43,18 @@ async def cancel_abandoned(
         assert arrival.reply_to is not None
         waiting.setdefault(arrival.reply_to, []).append(arrival)
     for reply_to, asked in waiting.items():
-        if connection.gate.is_open and not await _exists(connection, reply_to):
-            for arrival in asked:
-                arrival.delivery.cancel()
+        is_gone = connection.gate.is_open and await _is_gone(connection, reply_to)
+        for arrival in asked if is_gone else ():
+            arrival.delivery.cancel()
 
 
-async def _exists(connection: Connection, reply_to: bytes) -> bool:
+async def _is_gone(connection: Connection, reply_to: bytes) -> bool:
+    """Whether a queue is no more; another client's own one is locked, and there."""
     channel = Channel(connection)
     question = DeclareQueue(queue=reply_to.decode(errors="replace"), passive=True)
-    try:
+    with contextlib.suppress(MicroserviceError):
         await channel.open()
         await channel.call(question)
         await channel.close()
-    except BrokerClosed as refusal:
-        return refusal.code != NOT_FOUND  # another client's own queue is locked
-    except MicroserviceError:
-        return True  # the connection went: nothing is known
-    return True
+    reason = channel.reason
+    return isinstance(reason, BrokerClosed) and reason.code == NOT_FOUND

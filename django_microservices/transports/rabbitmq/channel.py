@@ -1,7 +1,6 @@
 """One channel of a connection: questions with answers, messages, confirms."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -17,8 +16,6 @@ from .protocol import DELIVER, Content, Settled
 
 if TYPE_CHECKING:
     from .connection import Connection
-
-logger = logging.getLogger(__name__)
 
 
 def _unheard(_: Any) -> None:
@@ -69,8 +66,8 @@ class Channel:
         future: asyncio.Future[Any] = self.connection.loop.create_future()
         if self.reason is not None:
             future.set_exception(copied(self.reason))
-        elif self.connection.lost:
-            future.set_exception(ConnectionLost("the connection is closed"))
+        elif self.connection.gate.lost is not None:
+            future.set_exception(copied(self.connection.gate.lost))
         else:
             self._asked.append(future)
             self.connection.write(method(self.number, question))
@@ -137,9 +134,7 @@ class Channel:
         self.end(BrokerClosed.of(item))
 
     def end(self, reason: MicroserviceError) -> None:
-        """It is closed: fail what waits, and tell the owner."""
-        if self.reason is not None:
-            return
+        """It is closed: fail what waits, and tell the owner. Called once."""
         self.reason = reason
         waiting = tuple(self._asked)
         self._asked.clear()

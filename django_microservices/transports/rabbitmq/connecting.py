@@ -28,6 +28,9 @@ class Route(NamedTuple):
     tls_options: TLSOptions | None
     more: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return f"<Route to {', '.join(map(str, self.addresses))}>"
+
 
 async def connect(route: Route, changed: "Changed") -> Connection:
     """Return an open connection to the first broker that lets us in.

@@ -201,14 +201,15 @@ class Connection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Let TCP hold the broker back."""
-        self.deaf = True
-        self.transport.pause_reading()
+        if not (self.lost or self.deaf):
+            self.deaf = True
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on; that nothing was heard meanwhile was our doing."""
-        self.deaf = False
-        self._heard = self.loop.time()
-        if not self.lost:
+        if self.deaf and not self.lost:
+            self.deaf = False
+            self._heard = self.loop.time()
             self.transport.resume_reading()
 
     # --- out ---

@@ -3,6 +3,7 @@
 Source: AMQP 0-9-1, section 2.2.4, and https://www.rabbitmq.com/docs/connections.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ class Handshake:
         self.address = address
         self.properties = {"capabilities": CAPABILITIES, **properties}
         wanted = heartbeat if address.heartbeat is None else address.heartbeat
-        self.heartbeat = round(wanted)
+        self.heartbeat = math.ceil(wanted)
         self.frame_max = address.frame_max or FIRST_FRAME_MAX
         self.is_done = False
 

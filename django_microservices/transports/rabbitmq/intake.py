@@ -71,6 +71,8 @@ class Intake:
         self._watching: asyncio.Task[None] | None = None
         for connection in (consuming, publishing):
             connection.closed.add_done_callback(self._lost)
+        # From the first moment on, so that an end is never missed.
+        self.channel.ended = self.replies.ended = self._ended
 
     @property
     def driver(self) -> Connection:
@@ -96,7 +98,6 @@ class Intake:
             await self._consume()
         except BrokerClosed as refusal:
             raise refusal.when_opening() from refusal
-        self.channel.ended = self.replies.ended = self._ended
         self._watching = asyncio.ensure_future(
             watch_callers(self.publishing, self.unfinished)
         )
@@ -186,7 +187,7 @@ class Intake:
 
     def _called_off(self, content: Content) -> None:
         """Cancel a stream whose reader has left (our own extension of the wire)."""
-        id_ = essentials(content.properties).correlation_id
+        id_ = essentials(content.properties)[1]
         for arrival in self.unfinished:
             if arrival.correlation_id == id_:
                 arrival.delivery.cancel()
@@ -227,6 +228,7 @@ class Intake:
         What the broker sent ahead and no handler has begun goes back to its queue.
         """
         self.is_pausing = True
+        self.consuming.resume_reading()  # its answer must be heard
         try:
             await self.channel.call(commands.Basic.Cancel(self._tag))
         except MicroserviceError:
@@ -266,6 +268,7 @@ class Intake:
             await self.failures.close()
             self.acks.write()
         if self.channel.is_open:
+            self.consuming.resume_reading()
             with contextlib.suppress(MicroserviceError, TimeoutError):
                 async with asyncio.timeout(LINGER):
                     await self.channel.close()

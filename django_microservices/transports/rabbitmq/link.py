@@ -269,6 +269,6 @@ class Link:
 
     def _came_back(self, content: Content) -> None:
         """End a request that no queue took: nobody listens."""
-        id_ = essentials(content.properties).correlation_id
+        id_ = essentials(content.properties)[1]
         if id_ is not None:
             self._receive(Reply(id_.decode(), missing=True))

@@ -6,7 +6,6 @@ them are read by pamqp where somebody asks: ``context.wire.properties``.
 
 from collections.abc import Mapping
 from struct import Struct
-from typing import NamedTuple
 
 from pamqp import commands, decode, header
 
@@ -18,8 +17,10 @@ CONTENT_TYPE, CONTENT_ENCODING, HEADERS = 0x8000, 0x4000, 0x2000
 DELIVERY_MODE, PRIORITY, CORRELATION_ID = 0x1000, 0x0800, 0x0400
 REPLY_TO, EXPIRATION, MESSAGE_ID = 0x0200, 0x0100, 0x0080
 TRANSIENT, PERSISTENT = 1, 2
+_ASKED_FOR = HEADERS | CORRELATION_ID | REPLY_TO
 
-_FLAGS = Struct(">H")
+_UNREADABLE = (RecursionError, LookupError, ArithmeticError, OSError, TypeError)
+"""What pamqp raises for bytes of strangers, beside ``ValueError``."""
 _SIZE = Struct(">I")
 _LONGEST_NAME = 128  # bytes of the name of a header
 _MOST_KNOWN = 1024
@@ -28,26 +29,25 @@ _known: dict[bytes, dict[str, str]] = {}
 """What the few tables that recur say: bounded, since peers write them."""
 
 
-class Essentials(NamedTuple):
-    """What each message is asked for, as it stands on the wire."""
-
-    headers: bytes | None
-    correlation_id: bytes | None
-    reply_to: bytes | None
+Essentials = tuple[bytes | None, bytes | None, bytes | None]
+"""What each message is asked for: its headers, correlation id, and whom to answer."""
 
 
 def essentials(raw: bytes) -> Essentials:
     """Read what each message is asked for; raise ``ValueError`` for what is cut off."""
     try:
-        return _essentials(raw, raw[0] << 8 | raw[1])
+        return _essentials(raw)
     except IndexError:
         message = "The properties are cut off."
         raise ValueError(message) from None
 
 
-def _essentials(raw: bytes, flags: int) -> Essentials:
+def _essentials(raw: bytes) -> Essentials:
     headers = correlation_id = reply_to = None
+    flags = raw[0] << 8 | raw[1]
     at = 2
+    if not flags & _ASKED_FOR:
+        return None, None, None
     if flags & CONTENT_TYPE:
         at += 1 + raw[at]
     if flags & CONTENT_ENCODING:
@@ -67,7 +67,7 @@ def _essentials(raw: bytes, flags: int) -> Essentials:
     if flags & REPLY_TO:
         end = at + 1 + raw[at]
         reply_to = raw[at + 1 : end]
-    return Essentials(headers, correlation_id, reply_to)
+    return headers, correlation_id, reply_to
 
 
 def read_texts(table: bytes) -> dict[str, str]:
@@ -88,10 +88,7 @@ def read_texts(table: bytes) -> dict[str, str]:
 def _texts(table: bytes) -> dict[str, str]:
     try:
         _, values = decode.field_table(_SIZE.pack(len(table)) + table)
-    except RecursionError:
-        message = "The headers nest too deeply."
-        raise ValueError(message) from None
-    except (LookupError, ArithmeticError, OSError) as error:
+    except _UNREADABLE as error:
         raise ValueError(str(error)) from None
     return texts_of(values)
 
@@ -116,10 +113,7 @@ def read_properties(raw: bytes) -> commands.Basic.Properties:
     head = header.ContentHeader()
     try:
         head.unmarshal(bytes(12) + raw)
-    except RecursionError:
-        message = "The headers nest too deeply."
-        raise ValueError(message) from None
-    except (LookupError, ArithmeticError, OSError, TypeError) as error:
+    except _UNREADABLE as error:
         raise ValueError(str(error)) from None
     return head.properties
 

@@ -32,6 +32,7 @@ from .topology import (
 
 URL_OF_NEST = "amqp://localhost"
 HEARTBEAT = 5.0
+FOR_EVER = -1
 EXCHANGE = "amq.topic"
 """The topic exchange that every broker has."""
 
@@ -126,7 +127,8 @@ class RabbitMQTransport(Transport):
         self.reply_queue = reply_queue
         self.allowed_replies = frozenset(name.encode() for name in allowed_reply_queues)
         self.headers_of_all = dict(headers or {})
-        self.retry_attempts = max_connection_attempts
+        for_ever = max_connection_attempts == FOR_EVER
+        self.retry_attempts = None if for_ever else max_connection_attempts
         sockets: SocketOptions = socket_options or {}
         self.retry_delay = sockets.get("reconnect_time_in_seconds")
         self.route = Route(
@@ -180,6 +182,10 @@ class RabbitMQTransport(Transport):
             if value < least:
                 message = f"{name}: {value} is not at least {least}."
                 raise ValueError(message)
+        for address in self.route.addresses:
+            if self.route.tls_options is not None and not address.tls:
+                message = f"tls_options: {address} speaks no TLS, 'amqps' does."
+                raise ImproperlyConfigured(message)
         for name in (self.topology.queue, self.topology.exchange):
             if len(name.encode()) > LONGEST:
                 message = f"{name:.64}: a name has at most {LONGEST} bytes."

@@ -203,11 +203,10 @@ class Address:
             raise NotConnected(message)
 
     def _refusal(self, error: BaseException) -> BaseException:
-        text = str(error)
-        if not isinstance(error, ReplyError) or text.startswith(_PASSING):
+        if not isinstance(error, ReplyError) or passes(error):
             return error
         # A command that Redis does not know is in its answer, with what it was told.
-        text = without_secrets(text, {"password": self.password})
+        text = without_secrets(str(error), {"password": self.password})
         return TransportRefused(f"{self} refuses: {text}")
 
     # --- TLS ---
@@ -256,6 +255,11 @@ class _TLSConnection(SSLConnection):
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
         super().__init__(**options)
         self.ssl_context.context = context
+
+
+def passes(refusal: ReplyError) -> bool:
+    """Whether what Redis refuses now may work later."""
+    return str(refusal).startswith(_PASSING)
 
 
 def _give_up(connections: Sequence[Connection]) -> None:

@@ -17,6 +17,7 @@ from ...wire.headers import headers_of, remaining
 from ...wire.messages import UNSET, Message, new_id
 from ...wire.packets import texts_of
 from ...wire.patterns import Pattern
+from ...wire.unreadable import unreadable
 from .protocol import check, command
 
 DATA, HEADERS, ID, REPLY = b"data", b"headers", b"id", b"reply"
@@ -72,11 +73,8 @@ def read_fields(
     if _OURS.isdisjoint(members):
         message = Message(pattern, encode(_texts(members)))
     else:
-        message = Message(
-            pattern,
-            members.get(DATA, UNSET),
-            decode(members[ID]) if ID in members else UNSET,
-        )
+        id_ = _read_id(members[ID]) if ID in members else UNSET
+        message = Message(pattern, members.get(DATA, UNSET), id_)
         if HEADERS in members:
             _read_headers(message, members[HEADERS])
     if message.data is not UNSET:
@@ -89,6 +87,14 @@ def _texts(members: dict[bytes, bytes]) -> dict[str, str]:
         name.decode(errors="replace"): value.decode(errors="replace")
         for name, value in members.items()
     }
+
+
+def _read_id(text: bytes) -> Any:
+    value = decode(text)
+    if unreadable(value) is None:
+        reason = "The id is none that an answer can have."
+        raise InvalidMessage(reason)
+    return value
 
 
 def _read_headers(message: Message, text: bytes) -> None:

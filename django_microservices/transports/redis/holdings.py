@@ -19,6 +19,11 @@ logger = logging.getLogger(__name__)
 LATER = 1.0
 """Seconds after which we ask again for what Redis refused."""
 
+MOST_LATER = 60.0
+"""Seconds at most between two tries to write the same dead letter."""
+
+# What Lua says of an entry with some thousands of fields: its stack has no more room.
+_TOO_MANY_FIELDS = "too many results to unpack"
 _LONG_AGO = 1  # ms since 1970: whoever looks for what is left finds it at once
 
 
@@ -30,6 +35,7 @@ class Held(Receipt):
         "deliveries",
         "fields",
         "id",
+        "rest",
         "since",
         "stream",
         "timer",
@@ -49,6 +55,8 @@ class Held(Receipt):
         self.id = id_
         self.fields = fields
         self.deliveries = deliveries
+        self.rest = 0.0
+        """Seconds for which its dead letter was put off last."""
         self.since = holdings.loop.time()
         self.timer: asyncio.TimerHandle | None = None
 
@@ -89,9 +97,9 @@ class Holdings:
         self.consumer = consumer
         self.policy = policy
         self.held: dict[tuple[bytes, bytes], Held] = {}
-        self.resting = 0
-        """How many rest before they are tried again."""
         self.is_ending = False
+        self._resting = 0
+        self._unburied: set[Held] = set()
         self._taken = taken
         self._acks: dict[bytes, list[bytes]] = {}
 
@@ -105,7 +113,13 @@ class Holdings:
         held = self.held[key] = Held(self, stream, id_, fields, deliveries)
         return held
 
+    @property
+    def resting(self) -> int:
+        """How many rest before they are tried again, or have a letter to be written."""
+        return self._resting + len(self._unburied)
+
     def _let_go(self, held: Held) -> None:
+        self._unburied.discard(held)
         self.held.pop((held.stream.name, held.id), None)
 
     # --- what becomes of them ---
@@ -139,17 +153,26 @@ class Holdings:
         fields: list[bytes | str] = [*held.fields, "dm-reason", reason]
         fields += ["dm-group", self.group, "dm-id", held.id]
         fields += ["dm-deliveries", str(held.deliveries)]
+        self._unburied.add(held)
         stream = held.stream
         text = bury(stream.name, stream.dead, self.group, held.id, fields)
         self.hands.send(text, partial(self._buried, held, reason))
 
     def _buried(self, held: Held, reason: str, answer: Any) -> None:
-        """Let it go, or where Redis refuses (it is full) do it again later."""
-        if isinstance(answer, ReplyError):
-            logger.error("No dead letter: %s", shown(str(answer)))
-            held.timer = self.loop.call_later(LATER, self._write_letter, held, reason)
-        else:
+        """Let it go, or where Redis refuses (it is full) do it again later.
+
+        Of an entry with too many fields the letter has only where it was, and why.
+        """
+        if not isinstance(answer, ReplyError):
             self._let_go(held)
+            return
+        logger.error("No dead letter: %s", shown(str(answer)))
+        if _TOO_MANY_FIELDS in str(answer):
+            held.fields = (b"dm-stream", held.stream.name)
+            self._write_letter(held, reason)
+            return
+        rest = held.rest = min(2 * held.rest or LATER, MOST_LATER)
+        held.timer = self.loop.call_later(rest, self._write_letter, held, reason)
 
     def give_back(self, held: Held) -> None:
         """Let any consumer claim it at once; this delivery does not count."""
@@ -169,12 +192,12 @@ class Holdings:
         self._rest(held, rest if delay is None else delay)
 
     def _rest(self, held: Held, seconds: float) -> None:
-        self.resting += 1
+        self._resting += 1
         held.timer = self.loop.call_later(seconds, self._due, held)
 
     def _due(self, held: Held) -> None:
         """Have Redis count one more delivery, and read the entry again."""
-        self.resting -= 1
+        self._resting -= 1
         self.hands.send(self._claim(held), partial(self._due_again, held))
 
     def _due_again(self, held: Held, entries: Any) -> None:
@@ -215,7 +238,7 @@ class Holdings:
         self.is_ending = True
         for held in [held for held in self.held.values() if held.timer is not None]:
             self.give_back(held)
-        self.resting = 0
+        self._resting = 0
 
 
 def _stream(held: Held) -> bytes:

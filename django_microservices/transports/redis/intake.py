@@ -15,6 +15,7 @@ from ...wire.patterns import REDIS_GLOB
 from ...wire.text import shown
 from ...wire.unreadable import unreadable
 from ..room import Room
+from .address import passes
 from .answers import Answer, Answers, nobody
 from .lines import Lines
 from .protocol import ReplyError, name_of, publish, publish_head
@@ -97,7 +98,7 @@ class Intake:
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(answer, ReplyError):
                 message = f"{self.address} refuses a subscription: {answer}"
-                raise TransportRefused(message)
+                raise (NotConnected if passes(answer) else TransportRefused)(message)
             if isinstance(answer, BaseException):
                 message = f"{self.address}: {answer}"
                 raise NotConnected(message)

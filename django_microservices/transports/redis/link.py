@@ -44,10 +44,11 @@ class ReplyChannel:
     says that it has.
     """
 
-    __slots__ = ("callers", "is_idle", "route", "waiting")
+    __slots__ = ("callers", "is_idle", "name", "route", "waiting")
 
     def __init__(self, route: str) -> None:
         self.route = route
+        self.name = name_of(route + REPLY)
         self.callers = 0
         self.is_idle = False
         self.waiting: dict[Any, bytes] | None = {}
@@ -162,7 +163,7 @@ class Link:
 
     def _subscribe(self, route: str) -> ReplyChannel:
         channel = self._channels[route] = ReplyChannel(route)
-        text = command("SUBSCRIBE", name_of(route + REPLY))
+        text = command("SUBSCRIBE", channel.name)
         self.sub.send(text, partial(self._subscribed, channel))
         return channel
 
@@ -180,7 +181,7 @@ class Link:
     def _unsubscribe(self, channel: ReplyChannel) -> None:
         if self._channels.get(channel.route) is channel:
             del self._channels[channel.route]
-            self.sub.send(command("UNSUBSCRIBE", name_of(channel.route + REPLY)))
+            self.sub.send(command("UNSUBSCRIBE", channel.name))
 
     def _leave_idle(self) -> None:
         """Leave what nobody has needed since the last look."""

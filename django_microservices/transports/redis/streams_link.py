@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...exceptions import ConnectionLost, NotConnected, TransportRefused
 from ...wire.messages import Message
 from ...wire.text import shown
+from .address import passes
 from .entries import new_reply_name, write_fields
 from .lines import Lines
 from .link import read_answer
@@ -55,7 +56,8 @@ class StreamsLink:
             await self.sub.ask("SUBSCRIBE", self._channel)
         except ReplyError as error:
             message = f"{self.lines.place} refuses: {error}"
-            raise TransportRefused(message) from None
+            kind = NotConnected if passes(error) else TransportRefused
+            raise kind(message) from None
         except ConnectionLost as error:
             message = f"{self.lines.place}: {error}"
             raise NotConnected(message) from None

@@ -37,6 +37,7 @@ class Upkeep:
         pause = min(SWEEP, self._claim_after / 3)
         while True:
             self._intake.holdings.refresh(self._claim_after / 3)
+            self._intake.want()  # there is room again once letters could be written
             try:
                 for stream in self._groups.streams.values():
                     await self._claim(stream)

@@ -143,7 +143,7 @@ class Intake:
             before, unread = unread, self._unread()
             if unread and unread != before:
                 quiet_at = self.loop.time() + LINGER
-            elif self.outstanding or self.waiting:
+            elif self._is_busy():
                 quiet_at = max(quiet_at, self.loop.time() + QUIET)
             heard = max((c.heard for c in self.connections), default=0.0)
             quiet_at = max(quiet_at, heard + QUIET)
@@ -167,6 +167,11 @@ class Intake:
             await asyncio.wait(self.handshakes)
         if not self.closed.done():
             self.closed.set_result(None)
+
+    def _is_busy(self) -> bool:
+        """Whether anything is in flight, also what takes no place, or waits."""
+        awaited = any(connection.pending.deliveries for connection in self.connections)
+        return bool(awaited or self.outstanding or self.waiting)
 
     def _unread(self) -> int:
         """Count the bytes that wait for peers who read slowly."""

@@ -1,7 +1,6 @@
 """TLS for TCP: options as in Node's ``tls``, verified by default."""
 
 import contextlib
-import ctypes
 import ssl
 import tempfile
 from collections.abc import Sequence
@@ -188,6 +187,8 @@ def save_memory() -> None:
     uvloop gives each TLS connection 256 KB and touches little of it, but left alone
     glibc soon takes such blocks from used pages: 47 KB a connection, and not 25 KB.
     """
+    import ctypes  # only TLS servers need it
+
     with contextlib.suppress(OSError, AttributeError):  # where the C library is another
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _UVLOOP_BUFFER)
 

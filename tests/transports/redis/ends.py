@@ -91,6 +91,13 @@ def modern(words: list[bytes]) -> bytes:
     return b"+OK\r\n"
 
 
+def busy(words: list[bytes]) -> bytes:
+    """Answer as a Redis does in which a script has begun to run for too long."""
+    if words[0] == b"SUBSCRIBE":
+        return b"-BUSY Redis is busy running a script.\r\n"
+    return modern(words)
+
+
 def hold(_: Delivery) -> None:
     """Answer nothing."""
 

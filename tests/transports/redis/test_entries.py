@@ -68,6 +68,9 @@ def test_strangers_event() -> None:
         (b"data", b"1", b"headers", b"[]"),
         (b"data", b"1", b"headers", b"{"),
         (b"data", b"1", b"id", b"nonsense"),
+        (b"data", b"1", b"id", b"[" * 100 + b"]" * 100),
+        (b"data", b"1", b"id", b"{}"),
+        (b"data", b"1", b"id", b'"%b"' % (b"x" * 5000)),
         (b"data", b"[" * 200 + b"]" * 200),
     ],
 )

@@ -178,6 +178,46 @@ async def test_refused_dead_letter(
         await until(lambda: asyncio.to_thread(private_redis.execute, "XLEN", dead))
 
 
+async def test_too_many_fields(streams: Streams, name: str, spy: Any) -> None:
+    """An entry that no script can copy is a dead letter without its fields."""
+    fields = {f"f{number}": "v" for number in range(5000)}
+    async with serving(streams(), Service(), name) as intake:
+        id_ = await spy.xadd(name, {**fields, "headers": "[]"})
+        (letter,) = await until(lambda: dead(spy, name))
+        await eventually(lambda: not intake.holdings.held)
+    assert letter == {
+        b"dm-stream": name.encode(),
+        b"dm-reason": b"The headers are no object.",
+        b"dm-group": b"orders",
+        b"dm-id": id_,
+        b"dm-deliveries": b"1",
+    }
+
+
+async def test_letters_that_cannot_be_written(
+    streams: Streams, name: str, spy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried ever more rarely, no more is read than rests, and then all is."""
+    monkeypatch.setattr(streams_intake, "MOST_RESTING", 2)
+    monkeypatch.setattr(holdings, "LATER", 0.01)
+    monkeypatch.setattr(holdings, "MOST_LATER", 0.04)
+    service = Service(lambda delivery: delivery.end("dead", "no such order"))
+    transport = streams(claim_after=0.3)
+    await spy.set(f"{name}.dead", "no stream")
+    async with serving(transport, service, name, limit=1) as intake:
+        async with linked(streams()) as calls:
+            for _ in range(4):
+                await emit(calls, name)
+        await eventually(lambda: intake.holdings.resting == 2)
+        first, _ = intake.holdings.held.values()
+        await eventually(lambda: first.rest == 0.04)
+        assert (intake.free, len(service.deliveries)) == (0, 2)
+        await spy.delete(f"{name}.dead")
+        await service.came(4)
+        await until(lambda: nothing_pending(spy, name))
+        await eventually(lambda: not intake.holdings.held)
+
+
 def _refusals(server: Redis) -> int:
     """Count the scripts that failed."""
     facts = server.execute("INFO", "commandstats").get("cmdstat_eval", {})

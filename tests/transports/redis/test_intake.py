@@ -10,6 +10,7 @@ from django_microservices.exceptions import (
     ConnectionLost,
     InvalidMessage,
     MessageTooLarge,
+    NotConnected,
     TransportRefused,
 )
 from django_microservices.transports.redis import (
@@ -22,6 +23,7 @@ from tests.brokers.redis import Redis
 from tests.transports.peers import Delivery, Service, eventually
 
 from .ends import (
+    busy,
     hold,
     is_silent,
     linked,
@@ -267,3 +269,35 @@ async def test_server_that_may_not_subscribe(limited: Any, name: str) -> None:
     with pytest.raises(TransportRefused, match="refuses a subscription: NOPERM"):
         async with serving(limited("+@all"), Service(), name):
             pass
+
+
+async def test_redis_that_is_busy_while_we_subscribe(stand_in: Any, name: str) -> None:
+    """That passes, and is no refusal for good."""
+    async with stand_in(busy) as server:
+        with pytest.raises(NotConnected, match="refuses a subscription: BUSY"):
+            async with serving(RedisTransport(port=server.port), Service(), name):
+                pass
+
+
+async def test_streams_do_not_keep_requests_waiting_for_ever(
+    wire: Any, name: str
+) -> None:
+    """Where nothing more is read, streams that were left end all the same."""
+    service = Service(hold)
+    block = serving(wire(), service, name, limit=2)
+    async with block as intake, linked(wire()) as left, linked(wire()) as calls:
+        for id_ in "12":
+            left.send(name, id_=id_)
+        streams = await service.came(2)
+        for id_ in "34":
+            calls.send(name, id_=id_)
+        await eventually(lambda: intake.room.is_paused)
+        for link, ids in ((left.link, "12"), (calls.link, "34")):
+            for id_ in ids:
+                link.forget(id_, answered=False)
+            await link.sub.ask("PING")
+        service.answer = Delivery.answer
+        for stream in streams:
+            stream.say(b"1", last=False)
+        await service.came(4)
+        assert not intake.room.is_paused

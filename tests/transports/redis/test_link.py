@@ -223,3 +223,15 @@ async def test_client_that_may_not_publish(
         await calls.link.pub.ask("PING")
     assert "Redis refuses: NOPERM" in json.loads(reply.error)["message"]
     assert "Redis refused a command: NOPERM" in caplog.text
+
+
+async def test_pattern_whose_reply_channel_has_no_name(wire: Any) -> None:
+    """It is refused each time, and nothing of it is kept; its events are sent."""
+    pattern = "p" * 4095
+    async with linked(wire()) as calls:
+        for id_ in "12":
+            with pytest.raises(ValueError, match="longer than 4096"):
+                calls.send(pattern, id_=id_)
+            calls.link.forget(id_, answered=False)
+        assert not calls.link._channels
+        calls.send(pattern, id_=UNSET)

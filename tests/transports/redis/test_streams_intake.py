@@ -101,6 +101,10 @@ async def test_replicas_share(streams: Streams, name: str, spy: Any) -> None:
         ({"data": "1", "headers": "[]"}, "The headers are no object."),
         ({"data": '"' + "x" * 300 + '"'}, "over max_frame_size"),
         ({"data": "1", "id": '"7"'}, "it names no channel of answers"),
+        (
+            {"id": "[" * 70 + "]" * 70, "reply": "dm-reply." + "0" * 20},
+            "The id is none",
+        ),
         ({"data": "1", "id": '"7"', "reply": "orders"}, "names no channel of answers"),
     ],
 )

@@ -20,6 +20,7 @@ from tests.transports.peers import Service, eventually
 
 from .ends import (
     Streams,
+    busy,
     emit,
     hold,
     linked,
@@ -111,6 +112,14 @@ async def test_client_that_may_not_listen(limited_streams: Any) -> None:
     with pytest.raises(TransportRefused, match="NOPERM"):
         async with linked(limited_streams("+@all", "~*")):
             pass
+
+
+async def test_redis_that_is_busy(stand_in: Any) -> None:
+    """Where it cannot listen now, a client tries again later."""
+    async with stand_in(busy) as server:
+        with pytest.raises(NotConnected, match="refuses: BUSY"):
+            async with linked(RedisStreamsTransport(port=server.port)):
+                pass
 
 
 async def test_client_that_may_not_add(limited_streams: Any, name: str) -> None:
