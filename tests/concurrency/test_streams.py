@@ -132,7 +132,7 @@ async def test_cancelling_the_reader_closes_the_producer(single: Threads) -> Non
 
 async def test_cancelling_who_does_not_read_on(single: Threads) -> None:
     """A producer whose buffer stays full ends when its reader is cancelled."""
-    numbers = Numbers(tell_at=5)
+    numbers = Numbers(tell_at=4)
 
     async def read() -> None:
         async with contextlib.aclosing(single.stream(numbers, buffer=4)) as items:
