@@ -158,7 +158,7 @@ async def test_redis_that_never_reads_is_left(
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be quick to suspect."""
     monkeypatch.setattr(connections, "SILENCE", 0.15)
-    monkeypatch.setattr(connections, "PATIENCE", 0.05)
+    monkeypatch.setattr(connections, "PATIENCE", 0.15)
 
 
 @pytest.mark.usefixtures("hasty")
