@@ -25,6 +25,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError
 from django.test import override_settings
 
 from django_microservices import (
+    InvalidReply,
     MessageContext,
     MessageTimeout,
     RemoteError,
@@ -473,10 +474,19 @@ async def test_nesting_beside_an_id_that_is_none(port: int) -> None:
         peer.close()
 
 
-async def test_nesting_in_an_answer(port: int) -> None:
+@pytest.mark.parametrize(
+    ("depth", "error", "text"),
+    [
+        (100, InvalidReply, "Nested deeper than 64"),
+        (100_000, RemoteError, "Internal server error"),
+    ],
+)
+async def test_nesting_in_an_answer(
+    port: int, depth: int, error: type[Exception], text: str
+) -> None:
     """A value that nests deeply is an error on the way back as well."""
     value: Any = []
-    for _ in range(2000):
+    for _ in range(depth):
         value = [value]
 
     @message_pattern("deep")
@@ -484,7 +494,7 @@ async def test_nesting_in_an_answer(port: int) -> None:
         return value
 
     async with serving(port, deep), calling(port) as client:
-        with pytest.raises(RemoteError, match="Internal server error"):
+        with pytest.raises(error, match=text):
             await client.asend("deep")
 
 
