@@ -30,7 +30,8 @@ GLANCE = 1.0
 streams, which makes room, and of the server's."""
 
 MOST_WAITING = 16
-"""So many times as may be in flight wait at most; what comes then is dropped."""
+"""So many times as may be in flight wait when we read without room; what comes beyond
+is dropped."""
 
 
 class NATSWire(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +81,7 @@ class Intake:
             self._resume_reading,
         )
         self._glance: asyncio.TimerHandle
+        self._glances = False
         self.closed: asyncio.Future[BaseException | None] = (
             connection.loop.create_future()
         )
@@ -100,11 +102,17 @@ class Intake:
         """Leave messages with NATS; but never be deaf for long."""
         connection = self.connection
         connection.pause_reading()
-        self._glance = connection.loop.call_later(GLANCE, connection.resume_reading)
+        self._glance = connection.loop.call_later(GLANCE, self._read_without_room)
+
+    def _read_without_room(self) -> None:
+        """See what else has come; of messages only so many are kept from now on."""
+        self._glances = True
+        self.connection.resume_reading()
 
     def _resume_reading(self) -> None:
         """Read on, as there is room again."""
         self._glance.cancel()
+        self._glances = False
         self.connection.resume_reading()
 
     def _lost(self, _: Any) -> None:
@@ -147,7 +155,7 @@ class Intake:
     def _make_room(self, message: Message, answer: "Respond", packet: Packet) -> None:
         """Deliver, have it wait, or drop it: at most once is all that NATS says."""
         room = self.room
-        if len(room.waiting) >= MOST_WAITING * room.limit:
+        if self._glances and len(room.waiting) >= MOST_WAITING * room.limit:
             self.drop(packet, "what there is no room for")
         else:
             room.take(message, answer)
