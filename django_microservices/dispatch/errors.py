@@ -1,5 +1,6 @@
 """Which exceptions may tell a remote peer something, and what."""
 
+import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -7,7 +8,10 @@ from django.http import Http404
 
 from ..exceptions import MessageTimeout, RpcException
 from ..wire.codecs import encode
+from ..wire.text import shown
 from .payloads import PayloadError
+
+logger = logging.getLogger(__name__)
 
 INTERNAL = "Internal server error"
 FORBIDDEN = "Forbidden resource"
@@ -25,6 +29,7 @@ def status_error(message: Any, **more: Any) -> dict[str, Any]:
     return {"status": "error", "message": message, **more}
 
 
+INTERNAL_ERROR = encode(status_error(INTERNAL))
 TIMED_OUT_ERROR = encode(status_error(TIMED_OUT))
 """By this, too, a client of ours knows that time ran out on the other side."""
 
@@ -43,6 +48,22 @@ def error_value(exception: BaseException) -> Any:
         return _validation_error(exception).as_error()
     fixed = (text for kind, text in _FIXED if isinstance(exception, kind))
     return status_error(next(fixed, INTERNAL))
+
+
+def error_text(exception: BaseException) -> bytes:
+    """Return what travels for an exception; the fixed text where its own cannot."""
+    try:
+        return encode(error_value(exception))
+    except Exception:
+        name = type(exception).__name__
+        logger.exception("The error value of %s cannot travel.", name)
+        return INTERNAL_ERROR
+
+
+def reason_of(exception: BaseException) -> str:
+    """Say in a line why a handler failed; the details are in the log."""
+    name = type(exception).__name__
+    return f"{name}: {shown(str(exception))}" if is_expected(exception) else name
 
 
 def is_expected(exception: BaseException) -> bool:

@@ -5,6 +5,9 @@ import random
 BASE = 0.05
 CLIENT_CAP = 5.0
 SERVER_CAP = 0.4
+STEADY = 1.0
+"""A connection that held this many seconds was a good one. Less, and a server that
+accepts and hangs up would be tried without a pause."""
 
 
 class Backoff:
@@ -18,9 +21,10 @@ class Backoff:
         self.base = base
         self.tries = 0
 
-    def reset(self) -> None:
-        """It worked: begin again with the shortest wait."""
-        self.tries = 0
+    def held(self, seconds: float) -> None:
+        """Begin again with the shortest wait, if what was tried held long enough."""
+        if seconds > STEADY:
+            self.tries = 0
 
     def next(self) -> float:
         """Return the next wait in seconds."""

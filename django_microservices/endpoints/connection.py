@@ -21,9 +21,6 @@ logger = logging.getLogger(__name__)
 # A call made while the connection is down brings the next attempt forward to this many
 # seconds after the last one.
 ATTEMPT_INTERVAL = 0.5
-# A link that held this many seconds was a good one: waits begin short again. Less, and
-# a server that accepts and hangs up would be tried without a pause.
-STEADY = 1.0
 STREAM_BUFFER = 64
 
 
@@ -180,8 +177,7 @@ class Connection:
                     self._failed(error, Status.RECONNECTING)
                 else:
                     await self._gone.wait()
-                    if self.loop.time() - attempted > STEADY:
-                        backoff.reset()
+                    backoff.held(self.loop.time() - attempted)
                 await self._pause(backoff, attempted)
         finally:
             # However it ended, nobody waits for ever.

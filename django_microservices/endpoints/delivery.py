@@ -2,28 +2,26 @@
 
 import asyncio
 import logging
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.core.exceptions import SynchronousOnlyOperation
 
+from ..concurrency.tasks import start_task
 from ..dispatch.errors import (
+    INTERNAL_ERROR,
     TIMED_OUT,
     TIMED_OUT_ERROR,
-    error_value,
+    error_text,
     is_expected,
-    status_error,
+    reason_of,
 )
-from ..dispatch.handlers import Handler
 from ..dispatch.payloads import PayloadError
 from ..exceptions import MessageTimeout
 from ..signals import message_failed, message_handled, message_received
 from ..transports.redelivery import GIVEN_BACK
-from ..wire.codecs import encode
 from ..wire.context import MessageContext, current
 from ..wire.messages import UNSET, Message, Reply
 from ..wire.text import shown
@@ -31,24 +29,12 @@ from ..wire.text import shown
 if TYPE_CHECKING:
     from ..concurrency.timers import Bucket
     from ..transports.base import Respond
+    from .routing import Route
     from .server import Server
 
 logger = logging.getLogger(__name__)
 
-TURN = 32  # items of a stream before the loop may do something else
 ACK, RETRY, DEAD = "ack", "retry", "dead"
-_INTERNAL = encode(status_error("Internal server error"))
-
-
-class Route(msgspec.Struct, frozen=True, eq=False):
-    """A handler as one server runs it, decided at start-up."""
-
-    handler: Handler
-    call: Callable[[MessageContext[Any]], Any]
-    is_async: bool
-    streams: bool
-    encode: Callable[[Any], bytes]
-    timeout: float | None
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -60,7 +46,7 @@ class Delivery(msgspec.Struct, eq=False):
     """
 
     server: "Server"
-    route: Route
+    route: "Route"
     message: Message
     context: MessageContext[Any]
     respond: "Respond | None"
@@ -84,15 +70,8 @@ class Delivery(msgspec.Struct, eq=False):
         server, route = self.server, self.route
         server.in_flight.add(self)
         if server.observed:
-            self.started = perf_counter()
-            if message_received.receivers:
-                message_received.send_robust(type(server), context=self.context)
+            self._announce()
         timeout = self.message.timeout
-        if route.streams:
-            self.is_stream = True
-            self.takes_place = route.is_async  # the number of threads bounds others
-            self.task = start_task(server.loop, self._stream())
-            return
         if timeout is not None:
             self.context.deadline = server.timers.time() + timeout
             if timeout <= 0:  # it was used up while the message waited for room
@@ -198,7 +177,7 @@ class Delivery(msgspec.Struct, eq=False):
         """Take note of the thread's result; on the loop."""
         self._end(self._own_outcome())
 
-    # --- an async handler, and streams ---
+    # --- an async handler ---
 
     async def _run_on_loop(self) -> None:
         context, route = self.context, self.route
@@ -218,63 +197,11 @@ class Delivery(msgspec.Struct, eq=False):
             raise
         self._end(self._own_outcome())
 
-    async def _stream(self) -> None:
-        current.set(self.context)
-        try:
-            async with aclosing(await self._items()) as items:
-                await self._send_items(items)
-            self.reply = Reply(self.message.id)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
-            self._fail(error)
-        except BaseException as error:
-            self._cut_short(error)
-            raise
-        self._end(self._own_outcome())
-
     def _cut_short(self, error: BaseException) -> None:
         """Answer also when the handler awaited what somebody else cancelled."""
         if self.outcome is None:
             self._fail(error)
             self._end(self._own_outcome())
-
-    async def _items(self) -> Any:
-        route, context = self.route, self.context
-        streams = self.server.streams
-        if not route.is_async:
-            return streams.stream(lambda: iter(route.call(context)))
-        items = await route.call(context)
-        if hasattr(items, "__aiter__"):
-            return items if hasattr(items, "aclose") else _generator(items)
-        return streams.stream(lambda: iter(items))
-
-    async def _send_items(self, items: Any) -> None:
-        id_, respond, timeout = self.message.id, self.respond, self.route.timeout
-        encode_item, timers = self.route.encode, self.server.timers
-        sent = 0
-        while True:
-            # No asyncio.timeout(): it would wait for a thread that hangs to end.
-            if timeout is not None:
-                self.bucket = timers.add(self, timeout)
-            try:
-                item = await anext(items)
-            except StopAsyncIteration:
-                break
-            if self.bucket is not None:
-                self.bucket.pop(self, None)
-            if self.outcome is not None:
-                break
-            if respond is None:
-                continue
-            try:
-                data = None if item is UNSET else encode_item(item)
-            except SynchronousOnlyOperation:
-                data = await self._encode_on_a_thread(item)
-            waiting = respond(Reply(id_, data, None, last=False))
-            sent += 1
-            if waiting is not None:
-                await waiting
-            elif not sent % TURN:
-                await asyncio.sleep(0)  # items that are all there hold up no other
 
     async def _encode_on_a_thread(self, value: Any) -> bytes:
         """Encode what has rows yet to be fetched, a QuerySet or a relation."""
@@ -308,7 +235,7 @@ class Delivery(msgspec.Struct, eq=False):
                 extra=self._extra,
             )
         if self.respond is not None:
-            self.reply = Reply(self.message.id, None, _error_text(error))
+            self.reply = Reply(self.message.id, None, error_text(error))
 
     def _end(self, outcome: str) -> None:
         """Answer and forget; once, on the loop."""
@@ -340,7 +267,7 @@ class Delivery(msgspec.Struct, eq=False):
         """Answer the fixed error where the answer itself cannot be sent."""
         logger.error("No answer to %s: %s", self.shown, error, extra=self._extra)
         try:
-            return respond(Reply(self.message.id, None, _INTERNAL))
+            return respond(Reply(self.message.id, None, INTERNAL_ERROR))
         except Exception:
             logger.exception("Nor can the error be sent.", extra=self._extra)
 
@@ -351,6 +278,11 @@ class Delivery(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:
         return f"<{self.route.handler.name} for {self.shown}>"
+
+    def _announce(self) -> None:
+        self.started = perf_counter()
+        if message_received.receivers:
+            message_received.send_robust(type(self.server), context=self.context)
 
     def _observe(self) -> None:
         sender, seconds = type(self.server), perf_counter() - self.started
@@ -380,38 +312,3 @@ class Delivery(msgspec.Struct, eq=False):
         """The message, for a log line."""
         kind = "event" if self.message.id is UNSET else "request"
         return f"{kind} {shown(self.message.pattern.route)}"
-
-
-def reason_of(error: BaseException) -> str:
-    """Say in a line why a handler failed; the details are in the log."""
-    name = type(error).__name__
-    return f"{name}: {shown(str(error))}" if is_expected(error) else name
-
-
-def _error_text(error: BaseException) -> bytes:
-    try:
-        return encode(error_value(error))
-    except Exception:
-        logger.exception("The error value of %s cannot travel.", type(error).__name__)
-        return _INTERNAL
-
-
-async def _generator(items: Any) -> AsyncIterator[Any]:
-    async for item in items:
-        yield item
-
-
-if sys.version_info >= (3, 12):  # pragma: no cover - one of the two runs
-
-    def start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
-    ) -> asyncio.Task[None]:
-        """Run a coroutine up to its first wait at once, the rest in a task."""
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-else:  # pragma: no cover
-
-    def start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
-    ) -> asyncio.Task[None]:
-        """Run a coroutine in a task."""
-        return loop.create_task(coroutine)

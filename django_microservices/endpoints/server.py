@@ -21,9 +21,11 @@ from ..wire.status import Status, StatusStream
 from ..wire.text import shown
 from .backoff import SERVER_CAP, Backoff
 from .config import ServerConfig
-from .delivery import ACK, DEAD, RETRY, Delivery, Route
+from .delivery import ACK, DEAD, RETRY, Delivery
 from .fanout import Fanout, Settled, answer
 from .listeners import Listeners
+from .routing import Route, Routes
+from .streaming import StreamDelivery
 
 if TYPE_CHECKING:
     from ..transports.base import Delivery as AnyDelivery
@@ -31,10 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_REMEMBERED = 1024
 _TICK = 0.005  # seconds between two looks at what is still in flight, while draining
-# A listener that held this many seconds was a good one: waits begin short again.
-STEADY = 1.0
 
 
 class Server:
@@ -86,9 +85,7 @@ class Server:
         self._draining = False
         self._gives_back = False
         self._ready: asyncio.Future[None] = self.loop.create_future()
-        self._requests: dict[str, list[Route]] = {}
-        self._events: dict[str, list[Route]] = {}
-        self._routes = {h: self._route(h) for h in self.registry.handlers}
+        self._routes = Routes(self.registry, self._route)
 
     def _route(self, handler: Handler) -> Route:
         chain = compose(handler, self.config.middleware, self.threads, self.streams)
@@ -144,8 +141,7 @@ class Server:
             finally:
                 stopping.cancel()
                 self._intake = None
-                if self.loop.time() - entered > STEADY:
-                    backoff.reset()
+                backoff.held(self.loop.time() - entered)
                 self.listeners.call("disconnect")
             if self._stopping.is_set():
                 return
@@ -248,16 +244,10 @@ class Server:
         """Hand a message to its handlers; called by the transport."""
         if self._gives_back:
             return Settled(message, RETRY, GIVEN_BACK)
-        route = message.pattern.route
-        asker: Respond | None = respond
-        if message.id is UNSET:
-            routes, asker = self._events_of(route), None
-        else:
-            routes = self._requests_of(route)
-        if message.subscription is not None and routes:
-            routes = self._of_this_copy(message, routes)
-            if not routes:
-                return Settled(message, ACK)
+        routes = self._routes.of(message)
+        if routes is None:
+            return Settled(message, ACK)
+        asker = None if message.id is UNSET else respond
         if len(routes) == 1:
             delivery = self._delivery(routes[0], message, asker)
             delivery.start()
@@ -266,46 +256,12 @@ class Server:
             return self._fan_out(message, routes, asker)
         return self._unhandled(message, asker)
 
-    def _of_this_copy(self, message: Message, routes: list[Route]) -> list[Route]:
-        """Choose the handlers that run for this copy and not for another one.
-
-        The wire makes one for each subscription that matches; of a handler's patterns
-        the one that suits the message best decides.
-        """
-        assert message.subscription is not None
-        via, route = message.subscription.pattern.route, message.pattern.route
-        chosen = self.registry.chosen
-        return [one for one in routes if chosen(one.handler, route) == via]
-
-    def _requests_of(self, route: str) -> list[Route]:
-        try:
-            return self._requests[route]
-        except KeyError:
-            return self._remember(self._requests, route, self.registry.request)
-
-    def _events_of(self, route: str) -> list[Route]:
-        try:
-            return self._events[route]
-        except KeyError:
-            return self._remember(self._events, route, self.registry.event)
-
-    def _remember(
-        self,
-        known: dict[str, list[Route]],
-        route: str,
-        find: Callable[[str], list[Handler]],
-    ) -> list[Route]:
-        """Look handlers up; only what was found is kept, and not without end."""
-        routes = [self._routes[handler] for handler in find(route)]
-        if routes and len(known) < _MOST_REMEMBERED:
-            known[route] = routes
-        return routes
-
     def _delivery(
         self, route: Route, message: Message, respond: "Respond | None"
     ) -> Delivery:
         context: MessageContext[Any] = MessageContext(message, route.handler, self.name)
-        delivery = Delivery(self, route, message, context, respond)
+        kind = StreamDelivery if route.streams else Delivery
+        delivery = kind(self, route, message, context, respond)
         if message.settle is not None:
             context.settle = delivery.settle
         return delivery

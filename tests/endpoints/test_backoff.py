@@ -4,7 +4,13 @@ import random
 
 import pytest
 
-from django_microservices.endpoints.backoff import BASE, CLIENT_CAP, SERVER_CAP, Backoff
+from django_microservices.endpoints.backoff import (
+    BASE,
+    CLIENT_CAP,
+    SERVER_CAP,
+    STEADY,
+    Backoff,
+)
 
 
 @pytest.fixture
@@ -21,12 +27,13 @@ def test_doubles_up_to_the_cap() -> None:
 
 
 @pytest.mark.usefixtures("longest")
-def test_reset() -> None:
-    """After a success the waits begin short again."""
+def test_what_held_was_good() -> None:
+    """After a connection that held for a while the waits begin short again."""
     backoff = Backoff(5.0)
     backoff.next()
-    backoff.next()
-    backoff.reset()
+    backoff.held(STEADY)
+    assert backoff.next() == 2 * BASE
+    backoff.held(STEADY + 0.1)
     assert backoff.next() == BASE
 
 

@@ -284,15 +284,14 @@ async def test_waits_are_short_after_a_steady_link(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a link that held for a while the waits begin short again."""
-    monkeypatch.setattr(connection_module, "STEADY", 0.0)
-    resets: list[None] = []
-    monkeypatch.setattr(Backoff, "reset", lambda self: resets.append(None))
+    held: list[float] = []
+    monkeypatch.setattr(Backoff, "held", lambda self, seconds: held.append(seconds))
     wire = FakeWire()
     connection = make(wire)
     await connected(connection)
     wire.link.lose()
     await until(lambda: len(wire.links) == 2)
-    assert resets == [None]
+    assert [seconds > 0 for seconds in held] == [True]
 
 
 async def test_goodbye(

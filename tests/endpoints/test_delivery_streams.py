@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_microservices import UNSET, event_pattern
-from django_microservices.endpoints.delivery import TURN
+from django_microservices.endpoints.streaming import TURN
 from django_microservices.wire.messages import Reply
 from tests.endpoints.ends import until
 from tests.endpoints.peer import INTERNAL, LATE, Gate, Start

@@ -15,7 +15,7 @@ from django_microservices import (
     event_pattern,
     message_pattern,
 )
-from django_microservices.endpoints import server as server_module
+from django_microservices.endpoints import backoff, routing
 from django_microservices.endpoints.config import ServerConfig
 from django_microservices.endpoints.server import Server
 from django_microservices.transports.redelivery import GIVEN_BACK
@@ -230,7 +230,7 @@ async def test_counts_anew_after_a_steady_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A listener that held for a while has all its attempts again."""
-    monkeypatch.setattr(server_module, "STEADY", 0.0)
+    monkeypatch.setattr(backoff, "STEADY", 0.0)
     listener = FakeListener(retry_attempts=1, retry_delay=0.001)
     async with running(server_of(listener)):
         for number in range(1, 4):
@@ -429,16 +429,17 @@ async def test_unknown_patterns_are_not_remembered(server: Server) -> None:
     async with running(server):
         for number in range(50):
             Peer(server).send(f"wrong {number}")
-        assert (server._requests, server._events) == ({}, {})
+        routes = server._routes
+        assert (routes._requests, routes._events) == ({}, {})
 
 
 async def test_most_remembered(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that are found, so many are remembered; the others are looked up."""
-    monkeypatch.setattr(server_module, "_MOST_REMEMBERED", 0)
+    monkeypatch.setattr(routing, "_MOST_REMEMBERED", 0)
     async with running(server):
         delivery = Peer(server).send("double", b"2")
         await until(lambda: delivery.outcome)
-        assert server._requests == {}
+        assert server._routes._requests == {}
 
 
 # --- over a real wire -------------------------------------------------------------
