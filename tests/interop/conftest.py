@@ -1,23 +1,30 @@
 """Fixtures: real Nest peers and our own service, each started once a run."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from django_microservices import create_client
 from tests.brokers.fixtures import give_up
 from tests.brokers.process import ServerUnavailableError
 
-from .harness import NEST, NEST_11, NestClient, NestServer
+from .callers import Caller, Connect, SyncCaller
+from .harness import NEST, NEST_11, NestClient, NestServer, StartNest
 from .ours import LARGE, OurServer
+from .wires import Way
+
+pytest.register_assert_rewrite(
+    f"{__package__}.nest_calls_us", f"{__package__}.we_call_nest"
+)
 
 Peer = TypeVar("Peer", NestServer, NestClient)
 
 
 @pytest.fixture(scope="session")
-def start_nest_server() -> Iterator[Callable[..., NestServer]]:
+def start_nest_server() -> Iterator[StartNest]:
     """Return a function that starts a Nest service with options of its own."""
     with ExitStack() as stack:
 
@@ -28,7 +35,7 @@ def start_nest_server() -> Iterator[Callable[..., NestServer]]:
 
 
 @pytest.fixture(scope="session")
-def nest_server(start_nest_server: Callable[..., NestServer]) -> NestServer:
+def nest_server(start_nest_server: StartNest) -> NestServer:
     """A Nest service with Nest's own defaults."""
     return start_nest_server()
 
@@ -88,6 +95,31 @@ def private_server() -> Iterator[OurServer]:
     server = OurServer()
     yield server
     server.close()
+
+
+@pytest.fixture(params=[Caller, SyncCaller], ids=["async", "sync"])
+async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
+    """Return a function that makes clients of ours, which end with the test."""
+    async with AsyncExitStack() as stack:
+
+        def make(transport: Any, **options: Any) -> Caller:
+            caller: Caller = request.param(create_client(transport, **options))
+            stack.push_async_callback(caller.close)
+            return caller
+
+        yield make
+
+
+@pytest.fixture
+def large_nest(nest: Caller) -> Caller:
+    """Give the wire's usual client, where that takes 5 MB."""
+    return nest
+
+
+@pytest.fixture
+def large_us(us: Way) -> Way:
+    """Give the usual way to our service, where that takes 5 MB and 200 calls."""
+    return us
 
 
 def _started(stack: ExitStack, kind: type[Peer], package: Path, **options: Any) -> Peer:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.brokers.process import free_port
 from .npm import HERE, NEST, NEST_11, install, script
 from .process import Line, LineChild
 
-__all__ = ["NEST", "NEST_11", "Answer", "NestClient", "NestServer"]
+__all__ = ["NEST", "NEST_11", "Answer", "NestClient", "NestServer", "StartNest"]
 
 PATIENCE = 60.0  # seconds for one command; the scripts give up on a reply after 20
 
@@ -63,6 +63,9 @@ class NestServer:
     def close(self) -> None:
         """End it."""
         self.process.close()
+
+
+StartNest = Callable[..., NestServer]
 
 
 class NestClient:

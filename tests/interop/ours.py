@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,16 @@ from .process import LineChild
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.interop.app"
 LARGE = 16 * 1024 * 1024
+
+
+def entry(transport: str, handlers: Sequence[str], **options: Any) -> dict[str, Any]:
+    """Give an entry of ``SERVERS`` by a broker, which takes 200 calls at once."""
+    return {
+        "TRANSPORT": transport,
+        "OPTIONS": options,
+        "CONCURRENCY": 250,
+        "HANDLERS": handlers,
+    }
 
 
 class OurServer:

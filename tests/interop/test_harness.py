@@ -4,7 +4,6 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pytest
 
 from tests.brokers.process import ServerUnavailableError
 
-from .harness import NEST_11, NestClient, NestServer
+from .harness import NEST_11, NestClient, NestServer, StartNest
 from .npm import NEST, install
+from .payloads import BROKEN, errors_of_nest, streams_of_nest
 from .process import ChildFailedError
 
 ROOT = Path(__file__).parents[2]
@@ -66,24 +66,14 @@ async def test_constant_arrives_as_javascript_writes_it(
     assert not answer.failed
 
 
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        ("of", [0, 1, 2]),
-        ("interval", [0, 1, 2]),
-        ("empty", []),
-        ("delayedEnd", [0, 1, 2]),
-        ("promise", [0, 1, 2]),
-        ("nulls", [None, None, None]),
-    ],
-)
+@streams_of_nest
 async def test_stream_is_collected(
-    nest_server: NestServer, nest_client: NestClient, kind: str, values: list[Any]
+    nest_server: NestServer, nest_client: NestClient, kind: str, items: list[Any]
 ) -> None:
     """Every item of a stream arrives, and its end."""
     data = {"kind": kind, "n": 3, "ms": 5}
     answer = await nest_client.send(nest_server.port, "stream", data)
-    assert answer.values == values
+    assert answer.values == items
     assert not answer.failed
 
 
@@ -94,20 +84,10 @@ async def test_items_before_an_error_stay(
     data = {"kind": "failing", "n": 2}
     answer = await nest_client.send(nest_server.port, "stream", data)
     assert answer.values == [0, 1]
-    assert answer.error == {"code": 42, "reason": "broken"}
+    assert answer.error == BROKEN
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("text", {"status": "error", "message": "broken"}),
-        ("object", {"code": 42, "reason": "broken"}),
-        ("list", ["broken", 42]),
-        ("wrapped", {}),
-        ("plain", {"status": "error", "message": "Internal server error"}),
-        ("http", {"status": "error", "message": "Internal server error"}),
-    ],
-)
+@errors_of_nest
 async def test_error_is_the_peers_value(
     nest_server: NestServer, nest_client: NestClient, name: str, error: Any
 ) -> None:
@@ -154,7 +134,7 @@ async def test_metadata_passes_a_gateway(
 
 
 async def test_options_reach_the_server(
-    start_nest_server: Callable[..., NestServer], nest_client: NestClient
+    start_nest_server: StartNest, nest_client: NestClient
 ) -> None:
     """A service with a small buffer cuts the connection of a large message."""
     server = start_nest_server(maxBufferSize=1000)
@@ -172,7 +152,7 @@ async def test_nest_11_understands_nest_12(
 
 
 async def test_nest_11_serves(
-    start_nest_server: Callable[..., NestServer], nest_client: NestClient
+    start_nest_server: StartNest, nest_client: NestClient
 ) -> None:
     """The service runs on the Nest before, which has no metadata."""
     server = start_nest_server(NEST_11)
@@ -181,7 +161,7 @@ async def test_nest_11_serves(
 
 
 async def test_tls(
-    start_nest_server: Callable[..., NestServer],
+    start_nest_server: StartNest,
     nest_client: NestClient,
     certificates: dict[str, str],
 ) -> None:
@@ -211,7 +191,7 @@ def test_missing_node_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         install(NEST)
 
 
-def test_failed_start_says_why(start_nest_server: Callable[..., NestServer]) -> None:
+def test_failed_start_says_why(start_nest_server: StartNest) -> None:
     """A service that cannot start raises with what it said."""
     with pytest.raises(ChildFailedError, match="readFiles"):
         start_nest_server(tlsOptions={"key": "no-such-file"})

@@ -10,11 +10,9 @@ from tests.brokers.nats import NATS
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.redis import Redis
 
-from .harness import NestClient, NestServer
-from .wires import at
-
-FIVE_MB = 5 * 1024 * 1024
-START = Callable[..., NestServer]
+from .harness import NestClient, StartNest
+from .payloads import BROKEN, LARGE_TEXT
+from .wires import Way, at
 
 # Names that the wire would take apart, and what each splits them at.
 LEVELS = {"REDIS": ".", "NATS": ".", "MQTT": "/", "RMQ": "."}
@@ -24,8 +22,8 @@ LEVELS = {"REDIS": ".", "NATS": ".", "MQTT": "/", "RMQ": "."}
 def wire(
     request: pytest.FixtureRequest,
     start_server: Callable[..., Any],
-    start_nest_server: START,
-) -> dict[str, Any]:
+    start_nest_server: StartNest,
+) -> Way:
     """Give the way to a Nest service, by each broker in turn."""
     way = at(start_server(request.param))
     separator = LEVELS[way["transport"]]
@@ -33,15 +31,13 @@ def wire(
     return way
 
 
-async def test_request_is_answered(
-    wire: dict[str, Any], nest_client: NestClient
-) -> None:
+async def test_request_is_answered(wire: Way, nest_client: NestClient) -> None:
     """A request brings back its one value."""
     assert (await nest_client.send(wire, {"cmd": "sum"}, [1, 2, 3])).value == 6
 
 
 async def test_key_order_of_an_object_pattern_is_free(
-    wire: dict[str, Any], nest_client: NestClient
+    wire: Way, nest_client: NestClient
 ) -> None:
     """An object pattern is found whatever the order of its keys."""
     pattern = {"a": {"c": 3, "d": 2}, "b": 1}
@@ -49,7 +45,7 @@ async def test_key_order_of_an_object_pattern_is_free(
 
 
 async def test_text_beyond_ascii_arrives_whole(
-    wire: dict[str, Any], nest_client: NestClient
+    wire: Way, nest_client: NestClient
 ) -> None:
     """In the pattern, the payload and the answer."""
     assert (await nest_client.send(wire, "größe.👍", "👍🏽")).value == "👍🏽"
@@ -57,7 +53,7 @@ async def test_text_beyond_ascii_arrives_whole(
 
 @pytest.mark.parametrize("value", [False, 0, "", [], {}])
 async def test_payload_comes_back_as_it_was(
-    wire: dict[str, Any], nest_client: NestClient, value: Any
+    wire: Way, nest_client: NestClient, value: Any
 ) -> None:
     """What is false or empty is a payload as any other."""
     assert (await nest_client.send(wire, "echo", value)).values == [value]
@@ -65,45 +61,38 @@ async def test_payload_comes_back_as_it_was(
 
 @pytest.mark.parametrize(("name", "values"), [("null", [None]), ("undefined", [])])
 async def test_nothing_is_not_null(
-    wire: dict[str, Any], nest_client: NestClient, name: str, values: list[Any]
+    wire: Way, nest_client: NestClient, name: str, values: list[Any]
 ) -> None:
     """An undefined result is no value, which is not null."""
     assert (await nest_client.send(wire, "constant", name)).values == values
 
 
-async def test_stream_is_collected(
-    wire: dict[str, Any], nest_client: NestClient
-) -> None:
+async def test_stream_is_collected(wire: Way, nest_client: NestClient) -> None:
     """Every item of a stream arrives, and its end."""
     data = {"kind": "delayedEnd", "n": 3, "ms": 5}
     assert (await nest_client.send(wire, "stream", data)).values == [0, 1, 2]
 
 
-async def test_error_is_the_peers_value(
-    wire: dict[str, Any], nest_client: NestClient
-) -> None:
+async def test_error_is_the_peers_value(wire: Way, nest_client: NestClient) -> None:
     """A failed call carries the JSON value that came over the wire."""
     answer = await nest_client.send(wire, "fail", "object")
-    assert answer.error == {"code": 42, "reason": "broken"}
+    assert answer.error == BROKEN
 
 
-async def test_5_mb_go_both_ways(wire: dict[str, Any], nest_client: NestClient) -> None:
+async def test_5_mb_go_both_ways(wire: Way, nest_client: NestClient) -> None:
     """A large message arrives as it was."""
-    text = "👍" * (FIVE_MB // 4)
-    assert (await nest_client.send(wire, "echo", text)).value == text
+    assert (await nest_client.send(wire, "echo", LARGE_TEXT)).value == LARGE_TEXT
 
 
 async def test_200_requests_are_in_flight_at_once(
-    wire: dict[str, Any], nest_client: NestClient
+    wire: Way, nest_client: NestClient
 ) -> None:
     """Each is answered only once all 200 are there."""
     answers = await nest_client.send_many(wire, "meet", [200] * 200)
     assert {answer.value for answer in answers} == {*range(1, 201)}
 
 
-async def test_events_are_recorded(
-    wire: dict[str, Any], nest_client: NestClient
-) -> None:
+async def test_events_are_recorded(wire: Way, nest_client: NestClient) -> None:
     """A request can wait until the handlers of an event have run."""
     await nest_client.send(wire, "events.forget", 1)
     await nest_client.emit(wire, {"topic": "orders", "kind": "paid"}, 0)
@@ -111,9 +100,7 @@ async def test_events_are_recorded(
     assert events == [{"handler": "object", "data": 0}]
 
 
-async def test_handler_of_the_test_answers(
-    wire: dict[str, Any], nest_client: NestClient
-) -> None:
+async def test_handler_of_the_test_answers(wire: Way, nest_client: NestClient) -> None:
     """A test may add handlers, which say what came, by which wire."""
     pattern = f"plain{LEVELS[wire['transport']]}one"
     answer = (await nest_client.send(wire, pattern, 7)).value
@@ -126,7 +113,7 @@ async def test_handler_of_the_test_answers(
 
 async def test_redis_globs(
     start_server: Callable[..., Any],
-    start_nest_server: START,
+    start_nest_server: StartNest,
     nest_client: NestClient,
 ) -> None:
     """The handler of a glob knows the channel and the metadata."""
@@ -143,7 +130,7 @@ async def test_redis_globs(
 
 async def test_nats_headers_and_queues(
     start_server: Callable[..., Any],
-    start_nest_server: START,
+    start_nest_server: StartNest,
     nest_client: NestClient,
 ) -> None:
     """Of two services in a queue group one gets an event, with its headers."""
@@ -163,7 +150,7 @@ async def test_nats_headers_and_queues(
 
 async def test_mqtt_levels_and_qos(
     start_server: Callable[..., Any],
-    start_nest_server: START,
+    start_nest_server: StartNest,
     nest_client: NestClient,
 ) -> None:
     """A handler's QoS is its own, and properties come with MQTT 5."""
@@ -179,7 +166,7 @@ async def test_mqtt_levels_and_qos(
 
 async def test_rabbitmq_acks_and_records(
     private_rabbitmq: RabbitMQ,
-    start_nest_server: START,
+    start_nest_server: StartNest,
     nest_client: NestClient,
 ) -> None:
     """A message that was put back comes again, with the options of its record."""
@@ -199,7 +186,7 @@ async def test_rabbitmq_acks_and_records(
 
 async def test_rabbitmq_wildcards(
     private_rabbitmq: RabbitMQ,
-    start_nest_server: START,
+    start_nest_server: StartNest,
     nest_client: NestClient,
 ) -> None:
     """Patterns are routing keys of a topic exchange."""

@@ -30,8 +30,11 @@ from tests.brokers.server import Server
 
 QUEUE = "nest"
 
+Way = dict[str, Any]
+"""A transport of Nest's by its name, and Nest's options for it."""
 
-def at(server: Server[Any], **options: Any) -> dict[str, Any]:
+
+def at(server: Server[Any], **options: Any) -> Way:
     """Return Nest's transport and options for a broker, and ``options`` beside them.
 
     TLS is to be said in Nest's way: ``tls={"ca": ...}``, NATS ``tls={"caFile": ...}``,
@@ -40,23 +43,23 @@ def at(server: Server[Any], **options: Any) -> dict[str, Any]:
     return {**_ways[type(server)](urlsplit(server.url), server.url), **options}
 
 
-def _redis(parts: SplitResult, url: str) -> dict[str, Any]:
+def _redis(parts: SplitResult, url: str) -> Way:
     options = {"transport": "REDIS", "host": parts.hostname, "port": parts.port}
     return options | ({"password": unquote(parts.password)} if parts.password else {})
 
 
-def _nats(parts: SplitResult, url: str) -> dict[str, Any]:
+def _nats(parts: SplitResult, url: str) -> Way:
     options = {"transport": "NATS", "servers": f"{parts.hostname}:{parts.port}"}
     if parts.username and parts.password:
         options |= {"user": unquote(parts.username), "pass": unquote(parts.password)}
     return options
 
 
-def _mqtt(parts: SplitResult, url: str) -> dict[str, Any]:
+def _mqtt(parts: SplitResult, url: str) -> Way:
     return {"transport": "MQTT", "url": url}
 
 
-def _rabbitmq(parts: SplitResult, url: str) -> dict[str, Any]:
+def _rabbitmq(parts: SplitResult, url: str) -> Way:
     return {"transport": "RMQ", "urls": [url], "queue": QUEUE}
 
 
