@@ -1,7 +1,11 @@
-"""OPTIONS of a transport, held against its constructor: the signature is the schema."""
+"""OPTIONS of a transport, held against its constructor: the signature is the schema.
+
+Where a constructor takes ``**options`` too, those of the class above count with its
+own: what two wires have in common is written once.
+"""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from django.core.exceptions import ImproperlyConfigured
@@ -57,8 +61,7 @@ def check_options(
             other = "client" if end == "server" else "server"
             message = f"{path}[{name!r}]: this option is for a {other} only."
             raise ImproperlyConfigured(message)
-    parameters = inspect.signature(cls).parameters.values()
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters_of(cls))
     check_keys(options, options if takes_any else options_of(cls, end), path)
     _check_address(options, path)
     return check_types(cls, options, path)
@@ -80,8 +83,29 @@ def _check_address(options: Mapping[str, Any], path: str) -> None:
 
 def options_of(cls: type[Transport], end: str) -> set[str]:
     """Return the names of the options that one end of a transport has."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - _foreign(cls, end)
+    names = {p.name for p in parameters_of(cls) if p.kind is p.KEYWORD_ONLY}
+    return names - _foreign(cls, end)
+
+
+def parameters_of(cls: type[Transport]) -> list[inspect.Parameter]:
+    """Return what a transport takes; one is a ``**`` where it takes anything."""
+    found: dict[str, inspect.Parameter] = {}
+    for constructor in _constructors(cls):
+        named = {n: p for n, p in found.items() if p.kind is not p.VAR_KEYWORD}
+        found = {**inspect.signature(constructor).parameters, **named}
+    found.pop("self", None)
+    return list(found.values())
+
+
+def _constructors(cls: type[Transport]) -> Iterator[Callable[..., None]]:
+    """Yield what the options reach: the constructors, each with what it hands on."""
+    for one in cls.__mro__[:-1]:
+        constructor = vars(one).get("__init__")
+        if constructor is not None:
+            yield constructor
+            kinds = {p.kind for p in inspect.signature(constructor).parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                return
 
 
 def _foreign(cls: type[Transport], end: str) -> frozenset[str]:
@@ -92,15 +116,21 @@ def check_types(
     cls: type[Transport], options: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
     """Hold each value against its annotation; return the values, imported where due."""
-    try:
-        hints = get_type_hints(cls.__init__, include_extras=True)
-    except NameError as error:
-        message = (
-            f"{path}: the annotations of {cls.__qualname__}.__init__ cannot be "
-            f"resolved ({error}). Import the name at run time, not under TYPE_CHECKING."
-        )
-        raise ImproperlyConfigured(message) from error
+    hints: dict[str, Any] = {}
+    for constructor in _constructors(cls):
+        hints = _hints_of(constructor, path) | hints
     return {
         name: read(value, hints.get(name, Any), f"{path}[{name!r}]", name)
         for name, value in options.items()
     }
+
+
+def _hints_of(constructor: Callable[..., None], path: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(constructor, include_extras=True)
+    except NameError as error:
+        message = (
+            f"{path}: the annotations of {constructor.__qualname__} cannot be "
+            f"resolved ({error}). Import the name at run time, not under TYPE_CHECKING."
+        )
+        raise ImproperlyConfigured(message) from error

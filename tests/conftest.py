@@ -25,18 +25,21 @@ os.environ["PYTHONASYNCIODEBUG"] = "1"
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-FIRST_PORT, LAST_PORT = 20_000, 32_000
+FIRST_PORT, LAST_PORT = 22_000, 32_000  # those below are the brokers'
 THREAD_GRACE = 5.0
 
 
 class Ports:
     """Ports that nobody listens on, each handed out once by this process.
 
-    The start is random, so that test runs beside this one seldom try the same port.
+    The workers of a run have ports of their own, and the start is random, so that test
+    runs beside this one seldom try the same port.
     """
 
     def __init__(self) -> None:
-        ports = range(FIRST_PORT, LAST_PORT + 1)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        ports = range(FIRST_PORT + worker, LAST_PORT + 1, workers)
         start = random.SystemRandom().randrange(len(ports))
         self._ports = itertools.chain(ports[start:], ports[:start])
         self._lock = threading.Lock()
@@ -76,11 +79,12 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _at_rest() -> None:
+def _at_rest() -> Iterator[None]:
     """Start what lives as long as the process, so that no test seems to leak it."""
     SyncToAsync.single_thread_executor.submit(int).result()
+    yield
+    gc.unfreeze()
     gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -88,8 +92,12 @@ def _no_leaks(_at_rest: None) -> Iterator[None]:
     """Fail a test that leaves a thread running or something unclosed.
 
     What is unclosed warns when it is collected, and a warning is an error: pytest
-    raises it in the teardown of the test that is just ending.
+    raises it in the teardown of the test that is just ending. What was there before
+    the test, such as pytest's reports of all others, is not looked at: with thousands
+    of tests that would take longer than most of them.
     """
+    gc.collect()
+    gc.freeze()
     before = set(threading.enumerate())
     yield
     leaked = [thread for thread in threading.enumerate() if outlives(thread, before)]

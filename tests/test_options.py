@@ -1,17 +1,24 @@
 """OPTIONS held against a transport's constructor."""
 
 import datetime
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_microservices.options import build_transport, check_types, transport_class
+from django_microservices.options import (
+    build_transport,
+    check_types,
+    parameters_of,
+    transport_class,
+)
 from django_microservices.transports import MemoryTransport, TCPTransport
 from django_microservices.transports.base import Transport
 from django_microservices.transports.tcp import JsonSocket
 
+ONE_MINUTE = datetime.timedelta(minutes=1)
 PATH = "MICROSERVICES['CLIENTS']['MATH']"
 TCP = "django_microservices.transports.TCPTransport"
 
@@ -47,6 +54,14 @@ class Socket(JsonSocket):
 def serialize(value: Any) -> Any:
     """Return it."""
     return value
+
+
+class Named(TCPTransport):
+    """A transport with an option beside those of another one."""
+
+    def __init__(self, *, label: str, port: int = 7, **options: Any) -> None:
+        super().__init__(port=port, **options)
+        self.label = label
 
 
 class Grouped(Transport):
@@ -159,7 +174,7 @@ def test_options_are_no_dict() -> None:
 
 def test_time_as_timedelta() -> None:
     """A time may be a timedelta."""
-    assert tcp(connect_timeout=datetime.timedelta(minutes=1)).connect_timeout == 60.0
+    assert tcp(connect_timeout=ONE_MINUTE).connect_timeout == 60.0
 
 
 def test_dotted_paths_in_options() -> None:
@@ -241,6 +256,27 @@ def test_group_of_the_other_end() -> None:
     """An end that has no groups gets none."""
     assert built(GroupedServers, end="server").group == "orders"
     assert built(GroupedServers).group is None
+
+
+def test_options_that_are_handed_on() -> None:
+    """Those of the class above are known by name, default and type."""
+    wire = built(Named, {"label": "a", "host": "math", "connect_timeout": ONE_MINUTE})
+    assert (wire.label, wire.host, wire.port) == ("a", "math", 7)
+    assert wire.connect_timeout == 60.0
+    assert "did you mean 'host'?" in refusal(Named, label="a", hots="math")
+    assert "did you mean 'label'?" in refusal(Named, lable="a")
+    assert "['no_delay']: expected" in refusal(Named, label="a", no_delay="no")
+    assert "is for a server only" in refusal(Named, label="a", backlog=3)
+
+
+def test_parameters_of_what_hands_on() -> None:
+    """Each is there once, as the class itself has it; so is what takes anything."""
+    found = {p.name: p for p in parameters_of(Named)}
+    assert found.keys() == {*inspect.signature(TCPTransport).parameters, "label"}
+    assert found["port"].default == 7
+    last = parameters_of(Refusing)[-1]
+    assert (last.name, last.kind) == ("more", last.VAR_KEYWORD)
+    assert parameters_of(Transport) == []
 
 
 def test_unresolved_annotation() -> None:

@@ -8,7 +8,7 @@ E004   a handler is bound to a server that settings do not have
 E005   a pattern begins with "dm-", which is reserved
 E006   a handler returns a model or QuerySet, which cannot travel as it is
 E007   a text pattern that is JSON, so that nothing can reach it
-E008   a certificate or key of ``tls_options`` cannot be used
+E008   a certificate or key of ``tls_options`` or ``tls`` cannot be used
 W001   two wildcard patterns on one server overlap
 W002   a marked function stands outside of ``handlers.py`` and is not served
 W003   ``DATABASE_MAX_AGE`` and ``CONN_MAX_AGE`` are 0: a connection for each message

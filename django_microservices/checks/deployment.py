@@ -60,13 +60,12 @@ def _is_own(app: AppConfig) -> bool:
 
 def unverified(found: Found) -> Iterator[CheckMessage]:
     """W006."""
-    for path, _, transport in found.transports():
-        tls = getattr(transport, "tls_options", None) or {}
-        if tls.get("reject_unauthorized") is False:
+    for path, _, _, option, options in found.with_tls():
+        if options.get("reject_unauthorized") is False:
             yield Warning(
                 f"{path}: reject_unauthorized is False, so the certificate of the "
                 "other side is not verified.",
-                hint="Name whom to trust in tls_options['ca'] instead.",
+                hint=f"Name whom to trust in {option}['ca'] instead.",
                 id=f"{TAG}.W006",
             )
 

@@ -16,6 +16,9 @@ from ..transports.base import Transport
 from ..wire.secrets import without_secrets
 from . import TAG
 
+_TLS = ("tls_options", "tls")
+"""What transports call their options of TLS, and have as an attribute."""
+
 
 class Found:
     """What settings say, constructed, and the errors met on the way.
@@ -92,6 +95,13 @@ class Found:
         for kind, configs in ends.items():
             for name, config in configs.items():
                 yield conf.path_of(kind, name), kind, config.transport
+
+    def with_tls(self) -> Iterator[tuple[str, str, Transport, str, Any]]:
+        """Yield those with TLS, the name of their option, and what it says."""
+        for path, kind, transport in self.transports():
+            for option in _TLS:
+                if options := getattr(transport, option, None):
+                    yield path, kind, transport, option, options
 
     @property
     def handlers(self) -> list[Handler]:

@@ -11,16 +11,13 @@ from .found import Found
 
 def unusable_files(found: Found) -> Iterator[CheckMessage]:
     """E008."""
-    for path, kind, transport in found.transports():
-        options = getattr(transport, "tls_options", None)
-        if not options:
-            continue
-        from ..transports.tcp.tls import client_context, server_context
+    for path, kind, transport, option, options in found.with_tls():
+        from ..transports.tls import client_context, server_context
 
         accepts = kind == "SERVERS" and transport.listens
         context_of = server_context if accepts else client_context
         try:
-            context_of(options)
+            context_of(options, option)
         except TransportRefused as error:
             yield Error(f"{path}['OPTIONS']: {error}", id=f"{TAG}.E008")
 

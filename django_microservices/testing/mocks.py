@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..conf import clients
 from ..endpoints.calls import Call, StreamCall
@@ -158,8 +158,8 @@ class MockClient:
 class _MockTransport(Transport):
     """A wire to the test itself, on the caller's own loop and thread."""
 
-    headers: ClassVar[bool] = True
-    in_process: ClassVar[bool] = True
+    headers = True
+    in_process = True
 
     def __init__(self, mock: MockClient) -> None:
         self.mock = mock

@@ -111,26 +111,27 @@ class Transport:
     server_only: ClassVar[frozenset[str]] = frozenset()
     client_only: ClassVar[frozenset[str]] = frozenset()
 
-    grammar: ClassVar[Grammar] = EXACT
-    acknowledges: ClassVar[bool] = False
-    confirms: ClassVar[bool] = False
-    headers: ClassVar[bool] = False
-    wildcards: ClassVar[bool] = False
-    shares_work: ClassVar[bool] = False
-    durable: ClassVar[bool] = False
-    delays: ClassVar[bool] = False
-    client_streams: ClassVar[bool] = False
-    answers_unknown: ClassVar[bool] = False
+    # What the wire can do; of some an option decides, object by object.
+    grammar: Grammar = EXACT
+    acknowledges: bool = False
+    confirms: bool = False
+    headers: bool = False
+    wildcards: bool = False
+    shares_work: bool = False
+    durable: bool = False
+    delays: bool = False
+    client_streams: bool = False
+    answers_unknown: bool = False
     """A request that nobody handles arrives, and is answered so."""
-    no_listener: ClassVar[bool] = False
+    no_listener: bool = False
     """A request for which no server listens fails at once."""
-    stream_links: ClassVar[bool] = False
+    stream_links: bool = False
     """Each stream has a link of its own, with ``pause_reading``/``resume_reading``."""
-    ends_streams: ClassVar[bool] = False
+    ends_streams: bool = False
     """A stream is ended on the server when its reader has gone."""
-    listens: ClassVar[bool] = False
+    listens: bool = False
     """A server binds ``host``, open to all whom ``tls_options`` do not refuse."""
-    in_process: ClassVar[bool] = False
+    in_process: bool = False
     """Handlers run on the caller's own loop and thread (tests)."""
 
     message_options: ClassVar[frozenset[str]] = frozenset()

@@ -7,7 +7,7 @@ of a ``TestCase``, and ``emit`` returns when the handlers are done.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from ..exceptions import ConnectionLost, NotConnected
 from ..wire.messages import UNSET, Message, Reply, Subscription
@@ -21,10 +21,10 @@ _intakes: list["Intake"] = []
 class MemoryTransport(Transport):
     """Everything in one process; ``name`` says which client meets which server."""
 
-    headers: ClassVar[bool] = True
-    answers_unknown: ClassVar[bool] = True
-    ends_streams: ClassVar[bool] = True
-    in_process: ClassVar[bool] = True
+    headers = True
+    answers_unknown = True
+    ends_streams = True
+    in_process = True
 
     def __init__(self, *, name: str = "default") -> None:
         self.name = name

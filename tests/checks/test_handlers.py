@@ -2,12 +2,11 @@
 
 import sys
 from types import ModuleType
-from typing import ClassVar
 
 import pytest
 
 from django_microservices.transports import MemoryTransport
-from django_microservices.wire.patterns import AMQP, Grammar
+from django_microservices.wire.patterns import AMQP
 
 from .running import Write, found, ids, one, served
 
@@ -15,7 +14,7 @@ from .running import Write, found, ids, one, served
 class WildTransport(MemoryTransport):
     """A wire with wildcards."""
 
-    grammar: ClassVar[Grammar] = AMQP
+    grammar = AMQP
 
 
 def test_duplicates(handlers: Write) -> None:

@@ -33,6 +33,28 @@ def test_unusable_certificate(options: Any) -> None:
     assert one(messages, "E008").msg.startswith(path)
 
 
+@pytest.mark.parametrize(
+    ("transport", "option", "more"),
+    [
+        ("MQTTTransport", "tls_options", {"url": "mqtts://broker"}),
+        ("RabbitMQTransport", "tls_options", {"urls": ["amqps://broker"]}),
+        ("NATSTransport", "tls", {}),
+        ("JetStreamTransport", "tls", {}),
+        ("RedisTransport", "tls", {}),
+        ("RedisStreamsTransport", "tls", {}),
+    ],
+)
+def test_unusable_file_of_a_broker(transport: str, option: str, more: Any) -> None:
+    """Each wire's error begins with the option as one wrote it."""
+    options = {option: {"ca": "/nowhere.pem", "reject_unauthorized": False}, **more}
+    dotted = f"django_microservices.transports.{transport}"
+    entry = {"TRANSPORT": dotted, "OPTIONS": options}
+    messages = found(deploy=True, CLIENTS={"b": entry})
+    path = f"MICROSERVICES['CLIENTS']['b']['OPTIONS']: {option}['ca']"
+    assert one(messages, "E008").msg.startswith(path)
+    assert f"in {option}['ca']" in (one(messages, "W006").hint or "")
+
+
 def test_certificate_of_one_end(certificate: dict[str, str]) -> None:
     """A server needs a certificate of its own, and a client does not."""
     entry = with_tls(ca=certificate["cert"])

@@ -108,9 +108,9 @@ def calling_sync(port: int, **more: Any) -> Iterator[Client]:
         client.close()
 
 
-async def until(condition: Callable[[], Any]) -> None:
+async def until(condition: Callable[[], Any], *, patience: float = PATIENCE) -> None:
     """Return as soon as ``condition`` is true; fail where it never is."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while not condition():  # noqa: ASYNC110 - whatever it looks at
             await asyncio.sleep(0.002)
 

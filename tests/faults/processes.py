@@ -6,19 +6,17 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.asynccontextmanager
-async def process_serving(port: int) -> AsyncIterator[Process]:
-    """Run ``tests.faults.served`` inside the block; it is ready."""
+async def process_of(script: str, *arguments: str) -> AsyncIterator[Process]:
+    """Run ``tests.faults.<script>`` inside the block; it is ready."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.served",
-        str(port),
+        *(sys.executable, "-m", f"tests.faults.{script}", *arguments),
         cwd=ROOT,
         env=os.environ | {"PYTHONASYNCIODEBUG": ""},
         stdin=DEVNULL,
@@ -33,3 +31,8 @@ async def process_serving(port: int) -> AsyncIterator[Process]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def process_serving(port: int) -> AbstractAsyncContextManager[Process]:
+    """Serve on a TCP port."""
+    return process_of("served", str(port))

@@ -15,7 +15,6 @@ from pytest_django import DjangoDbBlocker
 
 from django_microservices import RemoteError, message_pattern
 from django_microservices.endpoints.client import Client
-from django_microservices.runtime import microservice as microservice_module
 from django_microservices.transports.tcp import TCPTransport
 from tests.brokers.fixtures import django_database
 from tests.brokers.postgres import Postgres
@@ -116,15 +115,11 @@ async def test_connections_to_postgres(
     await until(lambda: len(backends(postgres)) == before)
 
 
+@pytest.mark.usefixtures("watchful")
 async def test_connections_of_hanging_threads(
-    free_port: Ports,
-    postgres: Postgres,
-    postgres_alias: str,
-    monkeypatch: pytest.MonkeyPatch,
+    free_port: Ports, postgres: Postgres, postgres_alias: str
 ) -> None:
     """31: There are never more connections than threads and those that hang."""
-    monkeypatch.setattr(microservice_module, "WATCH_INTERVAL", 0.02)
-    monkeypatch.setattr(microservice_module, "STUCK_AFTER", 0.02)
     go_on = threading.Event()
 
     @message_pattern("use")

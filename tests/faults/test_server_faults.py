@@ -20,7 +20,6 @@ from django_microservices import (
 )
 from django_microservices.concurrency.threads import Threads
 from django_microservices.endpoints.client import Client
-from django_microservices.runtime import microservice as microservice_module
 from django_microservices.transports.tcp import TCPTransport
 from django_microservices.transports.tcp.protocol import JsonSocket, frame
 from tests.endpoints.ends import calling, running, server_of, serving, until
@@ -177,12 +176,9 @@ async def test_hanging_async_handlers(free_port: Ports) -> None:
     assert (len(cancelled), server.timed_out) == (100, 100)
 
 
-async def test_hanging_sync_handlers(
-    free_port: Ports, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("watchful")
+async def test_hanging_sync_handlers(free_port: Ports) -> None:
     """29: When every thread hangs, others take their place; they are counted."""
-    monkeypatch.setattr(microservice_module, "WATCH_INTERVAL", 0.05)
-    monkeypatch.setattr(microservice_module, "STUCK_AFTER", 0.1)
     go_on = threading.Event()
 
     @message_pattern("hang")

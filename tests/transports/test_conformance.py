@@ -104,8 +104,10 @@ async def test_hook_that_is_not_given_is_skipped() -> None:
 
 def test_every_wire_is_tested() -> None:
     """No wire of the package is left out."""
-    for path in Path(__file__).parent.glob("test_*_conformance.py"):
-        import_module(f"{__package__}.{path.stem}")
+    here = Path(__file__).parent
+    for path in here.rglob("test_*conformance.py"):
+        parts = path.relative_to(here).with_suffix("").parts
+        import_module(".".join((__package__, *parts)))
     wires = {getattr(transports, name) for name in transports.__all__}
     assert wires - {Transport} == {*wires_under(TransportConformance)} & wires
 

@@ -636,7 +636,7 @@ async def test_names_are_not_kept(port: int) -> None:
                 peer.send({"pattern": f"unknown-{number}", "id": number})
             for _ in range(5000):
                 await peer.read()
-            assert not server._requests
+            assert not server._routes._requests
             peer.close()
     finally:
         logging.disable(logging.NOTSET)

@@ -10,6 +10,7 @@ import pytest
 
 from django_microservices.exceptions import (
     ConnectionLost,
+    InvalidMessage,
     MessageTooLarge,
     NotConnected,
     TransportRefused,
@@ -17,7 +18,6 @@ from django_microservices.exceptions import (
 from django_microservices.transports.mqtt import link as link_module
 from django_microservices.transports.mqtt import packer as packer_module
 from django_microservices.transports.mqtt import replies as replies_module
-from django_microservices.transports.mqtt import stream as stream_module
 from django_microservices.transports.mqtt.packets import (
     Ack,
     Kind,
@@ -26,6 +26,8 @@ from django_microservices.transports.mqtt.packets import (
 )
 from django_microservices.transports.mqtt.properties import NONE, text_bytes
 from django_microservices.transports.mqtt.reader import PacketReader
+from django_microservices.transports.mqtt.stream import Stream
+from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import UNSET, new_id
 from tests.brokers.mosquitto import Mosquitto
 
@@ -228,7 +230,8 @@ async def test_answers_of_others_are_ignored(mqtt_server: Mosquitto, root: str) 
         replies = await calls.came(3)
         assert calls.link.ignored == 4
     assert [reply.id for reply in replies] == ["2", "deep", "1"]
-    assert bytes(replies[1].data or b"") == b"(nested too deeply)"
+    with pytest.raises(InvalidMessage, match="Nested deeper than 64 levels"):
+        decode(replies[1].data or b"")
 
 
 async def test_answer_that_is_too_large(
@@ -598,7 +601,7 @@ async def test_slow_broker_holds_the_publisher_up(
     free_port: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it does not keep up, there is something to wait for, also with QoS 0."""
-    monkeypatch.setattr(stream_module, "HIGH_WATER", 1024)
+    monkeypatch.setattr(Stream, "high_water", 1024)
     go_on = asyncio.Event()
 
     async def play(client: Client) -> None:
@@ -622,7 +625,7 @@ async def test_publisher_is_not_held_up_for_ever(
     free_port: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that ends meanwhile is an error."""
-    monkeypatch.setattr(stream_module, "HIGH_WATER", 1024)
+    monkeypatch.setattr(Stream, "high_water", 1024)
     go_on = asyncio.Event()
 
     async def play(client: Client) -> None:

@@ -10,6 +10,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from django_microservices import ConnectionLost, MessageTooLarge, NotConnected
+from django_microservices.exceptions import InvalidMessage
 from django_microservices.transports.nats import link as link_module
 from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import UNSET, Reply
@@ -176,6 +177,16 @@ async def test_message_that_is_too_large(nats_server: NATS) -> None:
             calls.send("asked", b'"%b"' % (b"x" * 8 * 1024 * 1024))
 
 
+async def test_slow_server_holds_the_publisher_up(nats_server: NATS) -> None:
+    """Where it does not keep up, there is something to wait for."""
+    async with linked(nats_server.url) as calls:
+        calls.link.driver.pause_writing()
+        waiting: Any = calls.send("nobody", id_=UNSET)
+        calls.link.driver.resume_writing()
+        await waiting
+        assert calls.send("nobody", id_=UNSET) is None
+
+
 async def test_lost_link(nats_server: NATS) -> None:
     """The end of the connection is told, and nothing can be sent any more."""
     async with linked(nats_server.url) as calls:
@@ -226,7 +237,8 @@ async def test_answer_that_nests_too_deeply(nats_server: NATS) -> None:
     deep = b"[" * 100 + b"]" * 100
     body = b'{"response":%b,"isDisposed":true,"id":"%%ID%%"}' % deep
     (reply,) = await answered(nats_server.url, body)
-    assert reply.data == b"(nested too deeply)"
+    with pytest.raises(InvalidMessage, match="Nested deeper than 64 levels"):
+        decode(reply.data or b"")
 
 
 async def test_answer_to_another_request(nats_server: NATS) -> None:

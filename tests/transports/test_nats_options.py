@@ -1,12 +1,11 @@
 """The reference tells every option of NATS and JetStream, as the code has it."""
 
-import inspect
 from typing import Any, get_type_hints
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_microservices.options import build_transport
+from django_microservices.options import build_transport, parameters_of
 from django_microservices.transports.jetstream import (
     JetStreamTransport,
     JetStreamWire,
@@ -20,8 +19,7 @@ PAGE = "transports/nats"
 
 def parameters(wire: type[NATSTransport]) -> dict[str, Any]:
     """Return the options of a transport and their defaults."""
-    found = inspect.signature(wire).parameters
-    return {name: repr(parameter.default) for name, parameter in found.items()}
+    return {each.name: repr(each.default) for each in parameters_of(wire)}
 
 
 def own_of_jetstream() -> dict[str, Any]:
@@ -32,12 +30,13 @@ def own_of_jetstream() -> dict[str, Any]:
 
 
 def test_jetstream_has_all_options_of_nats() -> None:
-    """With the same defaults: they stand twice because a signature is a schema."""
+    """With the same defaults and types: they are the same."""
     shared = parameters(NATSTransport)
     found = parameters(JetStreamTransport)
     assert {name: found.get(name) for name in shared} == shared
-    hints = get_type_hints(NATSTransport.__init__)
-    assert hints.items() <= get_type_hints(JetStreamTransport.__init__).items()
+    wrong = {"servers": 7}
+    with pytest.raises(ImproperlyConfigured, match=r"'servers'\]: expected str or"):
+        build_transport(JetStreamTransport, wrong, "X", "client", lambda: "shop")
 
 
 def test_options_and_their_defaults() -> None:

@@ -1,4 +1,7 @@
-"""RabbitMQ passes the public conformance suite, also over a client's own queue."""
+"""RabbitMQ passes the public conformance suite.
+
+Straight to a queue it passes those parts that the way of a message may touch.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,6 +12,14 @@ from pamqp import commands
 
 from django_microservices.concurrency.portal import portal
 from django_microservices.testing.conformance import TransportConformance
+from django_microservices.testing.conformance.bench import Bench
+from django_microservices.testing.conformance.configured import ConfiguredCases
+from django_microservices.testing.conformance.errors import ErrorCases
+from django_microservices.testing.conformance.events import EventCases
+from django_microservices.testing.conformance.lifecycle import LifecycleCases
+from django_microservices.testing.conformance.requests import RequestCases
+from django_microservices.testing.conformance.settling import SettlingCases
+from django_microservices.testing.conformance.wildcards import WildcardCases
 from django_microservices.transports.rabbitmq import RabbitMQTransport
 from tests.brokers.rabbitmq import RabbitMQ
 
@@ -22,8 +33,8 @@ def broker(start_server: Callable[..., RabbitMQ]) -> Iterator[RabbitMQ]:
     portal.stop()
 
 
-class TestRabbitMQ(TransportConformance):
-    """Through the topic exchange: the default."""
+class OnRabbitMQ(Bench):
+    """What the variants have in common."""
 
     transport = RabbitMQTransport
     patience = 60.0  # it starts slowly
@@ -62,7 +73,20 @@ class TestRabbitMQ(TransportConformance):
         await asyncio.to_thread(self.broker.start)
 
 
-class TestQueue(TestRabbitMQ):
+class TestRabbitMQ(OnRabbitMQ, TransportConformance):
+    """Through the topic exchange: the default."""
+
+
+class TestQueue(
+    OnRabbitMQ,
+    RequestCases,
+    ErrorCases,
+    EventCases,
+    WildcardCases,
+    SettlingCases,
+    LifecycleCases,
+    ConfiguredCases,
+):
     """Straight to the queue of a service, as Nest's clients do."""
 
     def options(self) -> dict[str, Any]:

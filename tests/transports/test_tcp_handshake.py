@@ -14,7 +14,7 @@ from django_microservices.exceptions import NotConnected
 from django_microservices.transports.tcp import (
     handshake,
 )
-from django_microservices.transports.tcp.tls import (
+from django_microservices.transports.tls import (
     client_context,
 )
 

@@ -22,7 +22,7 @@ from .peers import Serve, Service, eventually, linked
 
 
 async def test_headers(serve: Serve) -> None:
-    """A client's headers arrive with our own; two calls alike share one text."""
+    """A client's headers arrive, those of a request with our own."""
     async with serve() as server, server.link() as calls:
         calls.send("a", headers={"x": "1"}, timeout=0.5)
         calls.send("a", timeout=0.0001)
@@ -35,20 +35,8 @@ async def test_headers(serve: Serve) -> None:
             {"dm-peer": "1", "dm-timeout": "1"},
             {"dm-peer": "1"},
             {"dm-peer": "1"},
-            {"x": "2", "dm-peer": "1"},
+            {"x": "2"},
         ]
-
-
-async def test_headers_kept_are_bounded(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many timeouts there are, few texts are kept."""
-    monkeypatch.setattr(link, "_MOST_METADATA", 2)
-    async with serve() as server, server.link() as calls:
-        for number in range(10):
-            calls.send("a", timeout=number + 1.0)
-        await calls.came(10)
-        assert len(calls.link._metadata) <= 3
 
 
 async def test_client_cancels(serve: Serve) -> None:

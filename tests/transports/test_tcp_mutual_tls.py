@@ -10,7 +10,7 @@ from django_microservices.exceptions import NotConnected
 from django_microservices.transports.tcp import (
     PeerIdentity,
 )
-from django_microservices.transports.tcp.tls import (
+from django_microservices.transports.tls import (
     client_context,
     identity,
 )

@@ -14,8 +14,7 @@ from django_microservices.exceptions import (
     NotConnected,
     TransportRefused,
 )
-from django_microservices.transports import TCPTransport
-from django_microservices.transports.tcp import sockets
+from django_microservices.transports import TCPTransport, sockets
 
 from .peers import Serve, Service, linked
 

@@ -9,7 +9,7 @@ import trustme
 
 from django_microservices.exceptions import ConnectionLost
 from django_microservices.transports.tcp import output
-from django_microservices.transports.tcp.tls import client_context
+from django_microservices.transports.tls import client_context
 
 from .packets import answer, connections, fill, hold
 from .peers import Delivery, Serve, Service, eventually

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_microservices.exceptions import NotConnected
-from django_microservices.transports.tcp.tls import (
+from django_microservices.transports.tls import (
     client_context,
     server_context,
 )

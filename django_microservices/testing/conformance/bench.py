@@ -22,6 +22,7 @@ from ...wire.messages import new_id
 from ...wire.patterns import Grammar
 
 PAUSE = 0.002  # seconds between two looks at what a test waits for
+SILENCE = 0.1  # seconds to wait for an answer that will not come
 
 
 class Bench:
@@ -98,7 +99,7 @@ class Bench:
 
     @cached_property
     def clients(self) -> list[Client]:
-        """The clients of this test, for hooks."""
+        """The open clients of this test, for hooks."""
         return []
 
     # --- names that no other test has ---
@@ -176,6 +177,7 @@ class Bench:
         try:
             yield client
         finally:
+            self.clients.remove(client)  # pytest keeps what the test's object has
             await client.aclose()
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from ...exceptions import (
     RemoteError,
     RpcException,
 )
-from .bench import Bench
+from .bench import SILENCE, Bench
 from .requests import Point, echo
 
 INTERNAL = {"status": "error", "message": "Internal server error"}
@@ -28,7 +28,6 @@ ERRORS: list[tuple[BaseException, Any]] = [
     (SystemExit("a secret"), INTERNAL),
 ]
 
-SILENCE = 0.1  # seconds to wait for an answer that will not come
 UNSENDABLE = ["", " ", "a b", "a\r\nPUB b 0", "nul\x00", "x" * 70_000, "🚀", "\ud83d"]
 
 
@@ -41,7 +40,7 @@ class ErrorCases(Bench):
 
         @message_pattern(self.pattern("fail"))
         async def fail(_: Any) -> None:
-            raise error
+            raise type(error)(*error.args)  # one that was raised keeps its frames
 
         async with self.talking(fail) as client:
             with pytest.raises(RemoteError) as caught:

@@ -1,6 +1,7 @@
 """Events: to every handler once, and to nobody's harm."""
 
 import asyncio
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 
@@ -11,6 +12,16 @@ from .bench import Bench
 from .requests import OPTIONS, VALUES
 
 MANY = 100
+
+
+def noting(pattern: str, seen: list[Any]) -> Callable[..., Any]:
+    """Make a handler of events that keeps what comes."""
+
+    @event_pattern(pattern)
+    async def handler(data: Any) -> None:
+        seen.append(data)
+
+    return handler
 
 
 class EventCases(Bench):
@@ -63,9 +74,7 @@ class EventCases(Bench):
                 failed.append(data)
                 raise RuntimeError("a handler that fails")
 
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.talking(fails, noted) as client:
             for number in (1, 2):
@@ -75,10 +84,7 @@ class EventCases(Bench):
     async def test_many_events_arrive_once(self) -> None:
         """Of many events sent in a row none is lost, and none comes twice."""
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.talking(noted) as client:
             await client.aconnect()
@@ -90,10 +96,7 @@ class EventCases(Bench):
     async def test_event_with_options_arrives(self) -> None:
         """An event may carry the options of every wire."""
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.talking(noted) as client:
             await client.aemit(self.pattern("noted"), 1, options=OPTIONS)
@@ -119,10 +122,7 @@ class EventCases(Bench):
     async def test_unknown_event_disturbs_nobody(self) -> None:
         """An event that nobody handles is not lost with the next one."""
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.talking(noted) as client:
             await client.aemit(self.pattern("unknown"), 1)
@@ -134,10 +134,7 @@ class EventCases(Bench):
         self.needs("confirms")
         wire = self.client_transport()
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.serving(noted):
             async with wire.connect(lambda _: None, lambda _: None) as link:
@@ -152,10 +149,7 @@ class EventCases(Bench):
         """What ``emit`` has returned from is not lost when its client ends."""
         self.needs("confirms")
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.serving(noted):
             async with self.calling() as client, asyncio.TaskGroup() as group:

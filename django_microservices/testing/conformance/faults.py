@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from ...dispatch.decorators import event_pattern, message_pattern
+from ...dispatch.decorators import message_pattern
 from ...exceptions import ConnectionLost, NotConnected
 from ...wire.status import Status
 from .bench import Bench
+from .events import noting
 from .requests import echo
 
 MALFORMED = [
@@ -71,10 +72,7 @@ class FaultCases(Bench):
         self.needs_hook("break_links")
         seen: list[int] = []
         pattern = self.pattern("echo")
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with (
             self.serving(echo(pattern), noted) as server,

@@ -1,6 +1,7 @@
 """Headers: texts that travel beside the payload, and what we put there ourselves."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from ...dispatch.decorators import event_pattern, message_pattern
 from ...exceptions import MicroserviceError
 from ...wire.context import MessageContext
 from .bench import Bench
+
+Mark = Callable[[str], Callable[[Callable[..., Any]], Callable[..., Any]]]
 
 HEADERS = {
     "tenant": "acme",
@@ -20,6 +23,16 @@ HEADERS = {
 BREAKING = [{"a": "b\r\ninjected: yes"}, {"a\r\ninjected: yes\r\nb": "c"}, {"": "x"}]
 
 
+def keeping(mark: Mark, pattern: str, seen: dict[str, str]) -> Callable[..., Any]:
+    """Make a handler, marked for requests or events, that keeps the headers."""
+
+    @mark(pattern)
+    async def handler(_: Any, context: MessageContext[Any]) -> None:
+        seen.update(context.headers)
+
+    return handler
+
+
 class HeaderCases(Bench):
     """Headers."""
 
@@ -27,10 +40,7 @@ class HeaderCases(Bench):
         """Headers of a request arrive as they were sent, and no value changes."""
         self.needs("headers")
         seen: dict[str, str] = {}
-
-        @message_pattern(self.pattern("asked"))
-        async def asked(_: Any, context: MessageContext[Any]) -> None:
-            seen.update(context.headers)
+        asked = keeping(message_pattern, self.pattern("asked"), seen)
 
         async with self.talking(asked) as client:
             await client.asend(self.pattern("asked"), headers=HEADERS)
@@ -40,10 +50,7 @@ class HeaderCases(Bench):
         """So do those of an event."""
         self.needs("headers")
         seen: dict[str, str] = {}
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(_: Any, context: MessageContext[Any]) -> None:
-            seen.update(context.headers)
+        noted = keeping(event_pattern, self.pattern("noted"), seen)
 
         async with self.talking(noted) as client:
             await client.aemit(self.pattern("noted"), headers=HEADERS)
@@ -55,10 +62,7 @@ class HeaderCases(Bench):
         """A line break in a header is refused, or arrives as it is: never as two."""
         self.needs("headers")
         seen: dict[str, str] = {}
-
-        @message_pattern(self.pattern("asked"))
-        async def asked(_: Any, context: MessageContext[Any]) -> None:
-            seen.update(context.headers)
+        asked = keeping(message_pattern, self.pattern("asked"), seen)
 
         async with self.talking(asked) as client:
             try:

@@ -10,7 +10,8 @@ from ...exceptions import MicroserviceError, NotConnected
 from ...wire.messages import Subscription
 from ...wire.patterns import Pattern
 from ...wire.status import Status
-from .bench import Bench
+from .bench import SILENCE, Bench
+from .events import noting
 from .requests import echo
 
 MANY = 40
@@ -22,10 +23,7 @@ class LifecycleCases(Bench):
     async def test_server_that_started_consumes(self) -> None:
         """An event that is sent as soon as a server has started arrives."""
         seen: list[int] = []
-
-        @event_pattern(self.pattern("noted"))
-        async def noted(data: int) -> None:
-            seen.append(data)
+        noted = noting(self.pattern("noted"), seen)
 
         async with self.calling() as client, self.serving(noted):
             await client.aemit(self.pattern("noted"), 1)
@@ -137,7 +135,7 @@ class LifecycleCases(Bench):
             assert await client.asend(self.pattern("asked"), 1) == 1
             await asyncio.wait_for(server.drain(), self.patience)
             with pytest.raises(MicroserviceError):
-                await client.asend(self.pattern("asked"), 2, timeout=0.3)
+                await client.asend(self.pattern("asked"), 2, timeout=SILENCE)
         assert seen == [1]
 
     async def test_server_says_how_it_is(self) -> None:

@@ -31,15 +31,7 @@ class SettlingCases(Bench):
 
     async def test_nack_brings_it_back(self) -> None:
         """What a handler gives back is delivered again, and then no more."""
-        self.needs("acknowledges")
-        seen: list[int] = []
-        handler = self.judged(seen, {1: _nack, 2: _nack})
-        async with self.talking(handler) as client:
-            await client.aemit(self.pattern("noted"), 1)
-            await self.until(lambda: seen.count(1) == 2)
-            await client.aemit(self.pattern("noted"), 2)
-            await self.until(lambda: seen.count(2) == 2)
-        assert seen == [1, 1, 2, 2]
+        await self.comes_back_after(_nack)
 
     async def test_nack_with_a_delay(self) -> None:
         """It is delivered again no sooner than the handler said."""
@@ -87,14 +79,7 @@ class SettlingCases(Bench):
 
     async def test_failing_event_is_tried_again(self) -> None:
         """An event whose handler fails is delivered again, until it succeeds."""
-        self.needs("acknowledges")
-        seen: list[int] = []
-        async with self.talking(self.judged(seen, {1: _fail, 2: _fail})) as client:
-            await client.aemit(self.pattern("noted"), 1)
-            await self.until(lambda: seen.count(1) == 2)
-            await client.aemit(self.pattern("noted"), 2)
-            await self.until(lambda: seen.count(2) == 2)
-        assert seen == [1, 1, 2, 2]
+        await self.comes_back_after(_fail)
 
     async def test_event_that_always_fails_is_a_dead_letter(self) -> None:
         """After ``max_deliveries`` it is a dead letter, and others have passed it."""
@@ -186,6 +171,18 @@ class SettlingCases(Bench):
             async with self.serving(handler):
                 await self.until(lambda: len(seen) > 1)
         assert seen == [1, 2]
+
+    async def comes_back_after(self, verdict: Verdict) -> None:
+        """See that of two events each is delivered once more, and then no more."""
+        self.needs("acknowledges")
+        seen: list[int] = []
+        judged = self.judged(seen, {1: verdict, 2: verdict})
+        async with self.talking(judged) as client:
+            await client.aemit(self.pattern("noted"), 1)
+            await self.until(lambda: seen.count(1) == 2)
+            await client.aemit(self.pattern("noted"), 2)
+            await self.until(lambda: seen.count(2) == 2)
+        assert seen == [1, 1, 2, 2]
 
     async def buried(self, reason: str) -> None:
         """Return when there is a dead letter with this reason; where one can look."""

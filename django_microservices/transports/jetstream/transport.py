@@ -1,16 +1,15 @@
 """JetStream: its options and its two halves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from ...exceptions import NotConnected, TransportRefused
 from ...wire.messages import Subscription
 from ...wire.patterns import NATS, RESERVED_PREFIX
 from ..base import Changed, Deliver, Receive
 from ..nats.inbox import Inbox
-from ..nats.servers import NATSTLSOptions
 from ..nats.subjects import INBOX, Interest, check_prefix, interests, is_wide
 from ..nats.transport import NATSTransport
 from ..redelivery import Redelivery
@@ -31,7 +30,7 @@ class JetStreamTransport(NATSTransport):
     An event is published to ``<subject_prefix>.<pattern>``, which ``stream`` takes
     (``subjects``). Unless it says otherwise the prefix is ``dm-<stream>``, under which
     no pattern is; ``""`` is none. Each service has a durable consumer for each pattern,
-    named by ``group``. Requests go as on NATS.
+    named by ``group``. Requests go as on NATS, whose ``options`` are options here too.
     """
 
     server_only = NATSTransport.server_only | {
@@ -46,10 +45,10 @@ class JetStreamTransport(NATSTransport):
         "storage",
         "subjects",
     }
-    acknowledges: ClassVar[bool] = True
-    confirms: ClassVar[bool] = True
-    durable: ClassVar[bool] = True
-    delays: ClassVar[bool] = True
+    acknowledges = True
+    confirms = True
+    durable = True
+    delays = True
 
     def __init__(
         self,
@@ -67,49 +66,9 @@ class JetStreamTransport(NATSTransport):
         deliver_policy: Literal["all", "new", "last"] = "new",
         max_ack_pending: int | None = None,
         domain: str | None = None,
-        url: str | None = None,
-        servers: str | Sequence[str] = "nats://localhost:4222",
-        group: str | None = None,
-        queue: str | None = None,
-        name: str | None = None,
-        user: str | None = None,
-        password: str | None = None,
-        token: str | None = None,
-        user_credentials: str | None = None,
-        nkey_seed: str | None = None,
-        tls: NATSTLSOptions | None = None,
-        headers: Mapping[str, str] | None = None,
-        inbox_prefix: str = INBOX,
-        reply_prefixes: Sequence[str] = (),
-        no_echo: bool = False,
-        no_randomize: bool = False,
-        connect_timeout: float = 5.0,
-        ping_interval: float = 2.5,
-        max_ping_out: int = 2,
-        driver_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            url=url,
-            servers=servers,
-            group=group,
-            queue=queue,
-            name=name,
-            user=user,
-            password=password,
-            token=token,
-            user_credentials=user_credentials,
-            nkey_seed=nkey_seed,
-            tls=tls,
-            headers=headers,
-            inbox_prefix=inbox_prefix,
-            reply_prefixes=reply_prefixes,
-            no_echo=no_echo,
-            no_randomize=no_randomize,
-            connect_timeout=connect_timeout,
-            ping_interval=ping_interval,
-            max_ping_out=max_ping_out,
-            driver_options=driver_options,
-        )
+        super().__init__(**options)
         check_name("stream", stream)
         prefix = (
             f"{RESERVED_PREFIX}{stream}" if subject_prefix is None else subject_prefix

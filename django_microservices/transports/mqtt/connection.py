@@ -11,6 +11,7 @@ from ...exceptions import (
     NotConnected,
     TransportRefused,
 )
+from ..stream import Drained
 from . import reasons
 from .flows import LARGEST_ID, Accepted, Asked, Outgoing
 from .packets import (
@@ -33,7 +34,7 @@ from .packets import (
     unsubscribe_packet,
 )
 from .reader import PacketReader
-from .stream import Drained, Stream
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .transport import MQTTTransport
@@ -191,7 +192,7 @@ class Connection(Stream):
         if len(packet) > self.max_size:
             self._check_size(len(packet))
         self.write(packet)
-        return Drained(self) if self.paused else None
+        return Drained(self.drained) if self.paused else None
 
     def publish(
         self, flags: int, topic: bytes, properties: bytes, payload: bytes

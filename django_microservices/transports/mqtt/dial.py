@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from ...exceptions import NotConnected, TransportRefused
-from ..tcp.tls import client_context
+from ..tls import client_context
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -11,6 +11,7 @@ from ...wire.codecs import SHALLOW, is_too_deep
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import read_reply
 from ...wire.text import shown
+from ...wire.unreadable import TOO_DEEP
 from .connection import Connection
 from .packer import Packer, flags_of
 from .packets import Oversized, Publish
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_KNOWN = 1024
-_UNREADABLE = b"(nested too deeply)"
-"""No JSON, so that the call ends with an error of its own."""
 
 
 class Link:
@@ -127,7 +126,7 @@ class Link:
         if reply is None:
             self.ignored += 1
         elif len(text) > SHALLOW and is_too_deep(text):
-            self._receive(Reply(reply.id, _UNREADABLE))
+            self._receive(Reply(reply.id, TOO_DEEP))
         else:
             self._receive(reply)
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from ...wire.secrets import masked
-from ..tcp.tls import TLSOptions
+from ..tls import TLSOptions
 from .packets import Will
 from .topics import check_topic
 

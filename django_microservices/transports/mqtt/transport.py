@@ -4,15 +4,15 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...wire.messages import Subscription
-from ...wire.patterns import MQTT, Grammar
+from ...wire.patterns import MQTT
 from ..base import Changed, Deliver, Receive, Transport
 from ..redelivery import Redelivery
-from ..tcp.tls import TLSOptions
+from ..tls import TLSOptions
 from .dial import dialled
 from .flows import LARGEST_ID
 from .intake import Intake
@@ -56,9 +56,9 @@ class MQTTTransport(Transport):
     )
     client_only = frozenset(("publish_options", "user_properties"))
 
-    grammar: ClassVar[Grammar] = MQTT
-    headers: ClassVar[bool] = True
-    wildcards: ClassVar[bool] = True
+    grammar = MQTT
+    headers = True
+    wildcards = True
 
     def __init__(
         self,
@@ -110,11 +110,11 @@ class MQTTTransport(Transport):
         self.retry_attempts = max_connection_attempts
         self._check()
         # Options decide what it can do.
-        self.acknowledges = self.default_qos > 0  # type: ignore[misc]
-        self.confirms = self.publish_options.get("qos", 0) > 0  # type: ignore[misc]
-        self.durable = not clean  # type: ignore[misc]
+        self.acknowledges = self.default_qos > 0
+        self.confirms = self.publish_options.get("qos", 0) > 0
+        self.durable = not clean
         # With one client_id two processes would throw each other out.
-        self.shares_work = bool(self.group) and client_id is None  # type: ignore[misc]
+        self.shares_work = bool(self.group) and client_id is None
 
     def _check(self) -> None:
         """Refuse what could never work."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from ...wire.messages import Reply, new_id
 from ...wire.packets import write_reply
 from ...wire.text import shown
+from ..stream import Drained
 from .protocol import NO_RESPONDERS, Packet, read_status
 from .subjects import INBOX, is_inbox
 
@@ -102,14 +103,14 @@ class Answer:
 
         Raises :class:`MessageTooLarge`.
         """
-        answers = self.answers
-        heard = b""
+        answers, heard = self.answers, b""
+        connection = answers.connection
         if not reply.last:
             heard = answers.watched(self)
         elif self.stream:
             answers.streams.pop(self.stream, None)
-        answers.connection.publish(self.inbox, write_reply(reply), heard)
-        return answers.connection.held_back
+        connection.publish(self.inbox, write_reply(reply), heard)
+        return Drained(connection.drained) if connection.paused else None
 
     def cancel(self) -> None:
         """Nobody listens any more."""

@@ -12,6 +12,7 @@ from ...exceptions import (
     TransportRefused,
 )
 from ...wire.text import shown
+from ..stream import BatchedStream
 from .protocol import (
     ERR,
     INFO,
@@ -26,7 +27,6 @@ from .protocol import (
     subscribe,
     unsubscribe,
 )
-from .stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ LINGER = 1.0
 _DENIED = "permissions violation"
 
 
-class Connection(Stream):
+class Connection(BatchedStream):
     """A connection to the server at ``address``, and its subscriptions.
 
     ``greeted`` ends with the server's first INFO (``None`` if the connection ended

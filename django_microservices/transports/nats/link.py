@@ -1,15 +1,16 @@
 """The client's half of the NATS wire."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, InvalidMessage, NotConnected
+from ...exceptions import InvalidMessage, NotConnected
 from ...wire.channels import is_reply
 from ...wire.codecs import SHALLOW, is_too_deep
 from ...wire.headers import headers_of
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.packets import read_reply, write_message
+from ...wire.unreadable import TOO_DEEP
+from ..stream import Drained
 from .protocol import MESSAGE_ID, NO_RESPONDERS, Packet, read_status, write_headers
 from .subjects import subject_of
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from ..base import Receive
     from .connection import Connection
-
-UNREADABLE = b"(nested too deeply)"
-"""No JSON, so that the call ends with an error of its own."""
 
 _MOST_HEADERS = 1024
 
@@ -42,9 +40,7 @@ class Link:
         inbox_prefix: str,
     ) -> None:
         self.connection = connection
-        self.closed: asyncio.Future[BaseException | None] = (
-            connection.loop.create_future()
-        )
+        self.closed = connection.closed
         self.ignored = 0
         self._receive = receive
         self._headers = headers
@@ -52,15 +48,11 @@ class Link:
         self._prefix = inbox_prefix
         self._inbox = f"{inbox_prefix}.{new_id()}.".encode()
         self._streams: dict[Any, bytes] = {}
-        connection.closed.add_done_callback(self._lost)
 
     @property
     def driver(self) -> "Connection":
         """The connection."""
         return self.connection
-
-    def _lost(self, _: Any) -> None:
-        self.closed.set_result(ConnectionLost(self.connection.reason or ""))
 
     async def open(self) -> None:
         """Listen for answers; raise :class:`TransportRefused` where that may not be."""
@@ -82,7 +74,7 @@ class Link:
         block = self.block_of(message)
         reply = b"" if message.id is UNSET else self._reply_to(message)
         connection.publish(subject, body, reply, block)
-        return connection.held_back
+        return Drained(connection.drained) if connection.paused else None
 
     def block_of(self, message: Message) -> bytes:
         """Return the headers of a message; few kinds recur, so these are kept."""
@@ -141,7 +133,7 @@ class Link:
         if reply.id != id_:
             self.ignored += 1
         elif len(body) > SHALLOW and is_too_deep(body):
-            self._receive(Reply(id_, UNREADABLE))
+            self._receive(Reply(id_, TOO_DEEP))
         else:
             self._receive(reply)
 

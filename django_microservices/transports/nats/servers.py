@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.secrets import masked
-from ..tcp.tls import TLSOptions, client_context
+from ..tls import TLSOptions, client_context
 from .connection import Connection
 from .credentials import Credentials
 from .protocol import connect
@@ -95,8 +95,7 @@ class Servers:
             async with asyncio.timeout(self.connect_timeout):
                 await self._open(connection, server)
         except BaseException as error:
-            if connection.transport is not None:
-                connection.abort("closed")
+            connection.abort("closed")
             if isinstance(error, OSError) and not isinstance(error, MicroserviceError):
                 message = f"{connection.address}: {_reason(error)}"
                 raise NotConnected(message) from error
@@ -126,7 +125,7 @@ class Servers:
         """Return what TLS needs, where options ask for TLS."""
         if self.tls is None and server.scheme != "tls":
             return None
-        return client_context(self.tls or {})
+        return client_context(self.tls or {}, "tls")
 
     def _server_name(self, server: SplitResult) -> str:
         return (self.tls or {}).get("server_name") or server.hostname or ""

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from ...wire.messages import Subscription
-from ...wire.patterns import NATS, Grammar
+from ...wire.patterns import NATS
 from ..base import Changed, Deliver, Receive, Transport
 from .credentials import Credentials
 from .intake import Intake
@@ -25,12 +25,12 @@ class NATSTransport(Transport):
 
     server_only = frozenset(("queue", "reply_prefixes"))
     client_only = frozenset(("headers",))
-    grammar: ClassVar[Grammar] = NATS
-    headers: ClassVar[bool] = True
-    wildcards: ClassVar[bool] = True
-    shares_work: ClassVar[bool] = True
-    no_listener: ClassVar[bool] = True
-    ends_streams: ClassVar[bool] = True
+    grammar = NATS
+    headers = True
+    wildcards = True
+    shares_work = True
+    no_listener = True
+    ends_streams = True
 
     def __init__(
         self,
@@ -75,10 +75,11 @@ class NATSTransport(Transport):
             max_ping_out=max_ping_out,
             driver_options=driver_options,
         )
+        self.tls = tls  # what the checks look at
         self.queue = group_name(group) if queue is None else queue
         check_queue(self.queue)
         # Where everybody gets every message, processes share nothing.
-        self.shares_work = bool(self.queue)  # type: ignore[misc]
+        self.shares_work = bool(self.queue)
         self.group = group
         self.headers_of_all = dict(headers or {})
         write_headers(self.headers_of_all)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
-from ..tcp.tls import TLSOptions, client_context
+from ..tls import TLSOptions, client_context
 from .address import Address
 from .connection import Connection, Manners
 

@@ -9,7 +9,8 @@ from pamqp import base, commands
 from ...exceptions import ConnectionLost, InvalidMessage, MicroserviceError
 from ...wire.status import Status
 from ...wire.text import shown
-from ..tcp.sockets import has_vanished, set_options
+from ..sockets import has_vanished, set_options
+from ..stream import EAGER, EAGER_BYTES
 from .address import Address
 from .errors import BrokerClosed
 from .frames import BEAT, PROTOCOL, method
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from ..base import Changed
     from .channel import Channel
 
-# Output is handed over before the tick ends once it has this many messages, so that the
-# broker works on the first part while we make the rest.
-EAGER = 32
-EAGER_BYTES = 32 * 1024
 HIGH_WATER = 64 * 1024
 FULL = 4 * 1024 * 1024
 """Bytes that wait for the broker; beyond them publishers wait too."""

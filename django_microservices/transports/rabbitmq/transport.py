@@ -8,11 +8,11 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription
-from ...wire.patterns import AMQP, Grammar
+from ...wire.patterns import AMQP
 from ...wire.status import Status
 from ..base import Changed, Deliver, Receive, Transport
 from ..redelivery import Redelivery
-from ..tcp.tls import TLSOptions
+from ..tls import TLSOptions
 from .address import URL, read_address
 from .connecting import Route, connect
 from .connection import Manners
@@ -75,13 +75,13 @@ class RabbitMQTransport(Transport):
     client_only: ClassVar[frozenset[str]] = frozenset(
         ("confirms", "headers", "mandatory", "persistent", "reply_queue")
     )
-    grammar: ClassVar[Grammar] = AMQP
-    wildcards: ClassVar[bool] = True
-    headers: ClassVar[bool] = True
-    shares_work: ClassVar[bool] = True
-    durable: ClassVar[bool] = True
-    delays: ClassVar[bool] = True
-    ends_streams: ClassVar[bool] = True
+    grammar = AMQP
+    wildcards = True
+    headers = True
+    shares_work = True
+    durable = True
+    delays = True
+    ends_streams = True
     message_options: ClassVar[frozenset[str]] = MESSAGE_OPTIONS
 
     def __init__(
@@ -131,6 +131,7 @@ class RabbitMQTransport(Transport):
         self.retry_attempts = None if for_ever else max_connection_attempts
         sockets: SocketOptions = socket_options or {}
         self.retry_delay = sockets.get("reconnect_time_in_seconds")
+        self.tls_options = tls_options  # what the checks look at
         self.route = Route(
             [read_address(given) for given in _urls(url, urls)],
             Manners(
@@ -145,8 +146,8 @@ class RabbitMQTransport(Transport):
         # What Nest does unless told otherwise: nothing is acknowledged, kept on disk,
         # limited, or returned.
         self.no_ack = nest_delivery if no_ack is None else no_ack
-        self.acknowledges = not self.no_ack  # type: ignore[misc] # options decide here
-        self.confirms = confirms  # type: ignore[misc]
+        self.acknowledges = not self.no_ack
+        self.confirms = confirms
         unlimited = 0 if nest_delivery else None
         self.prefetch_count = unlimited if prefetch_count is None else prefetch_count
         self.persistent = False if nest_delivery and persistent is None else persistent
@@ -162,14 +163,12 @@ class RabbitMQTransport(Transport):
             exchange_arguments=exchange_arguments or {},
             routing_key=routing_key,
         )
-        self.shares_work = bool(self.topology.queue)  # type: ignore[misc]
+        self.shares_work = bool(self.topology.queue)
         self.sends_to_queue = bool(queue) and not wildcards and exchange_type != FANOUT
         # Through an exchange nothing arrives that no server is bound for; a queue that
         # a client declares is there, and keeps what it is sent.
-        arrives = bool(queue or not self.topology.exchange)
-        waits = self.sends_to_queue and self.topology.asserts_queue
-        self.answers_unknown = arrives  # type: ignore[misc]
-        self.no_listener = not waits  # type: ignore[misc]
+        self.answers_unknown = bool(queue or not self.topology.exchange)
+        self.no_listener = not (self.sends_to_queue and self.topology.asserts_queue)
         self._check()
 
     def _check(self) -> None:

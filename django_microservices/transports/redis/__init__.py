@@ -1,11 +1,12 @@
 """Redis: Nest's wire on pub/sub, and durable streams.
 
 ``protocol`` reads and writes without I/O, ``connection`` is one connection of our own,
-``address`` opens it, ``lines`` keeps those that belong together. Pub/sub: ``transport``
-has the options, ``intake`` serves, ``link`` calls, ``answers`` are what a server owes.
-Streams: ``streams`` has the options, ``streams_intake`` serves and ``streams_link``
-calls; ``entries`` are read and written without I/O, ``holdings`` are those that a
-consumer has, ``upkeep`` takes over what another one left.
+``address`` opens it, ``lines`` keeps those that belong together; ``options`` and
+``halves`` are what both wires share. Pub/sub: ``transport`` has its own options,
+``intake`` serves, ``link`` calls, ``answers`` are what a server owes. Streams:
+``streams`` has their options, ``streams_intake`` serves and ``streams_link`` calls;
+``entries`` are read and written without I/O, ``holdings`` are those that a consumer
+has, ``upkeep`` takes over what another one left.
 """
 
 from typing import TypeAlias

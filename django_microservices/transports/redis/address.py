@@ -22,7 +22,8 @@ from redis.exceptions import RedisError
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.secrets import masked, without_secrets
-from ..tcp.tls import TLSOptions, client_context
+from ..sockets import set_options
+from ..tls import TLSOptions, client_context
 from .connection import Connection
 from .protocol import ReplyError
 
@@ -177,7 +178,8 @@ class Address:
             )
         else:
             await loop.create_unix_connection(lambda: connection, place.host)
-        connection.set_options(no_delay=self.no_delay, keep_alive=self.keep_alive)
+        sock = connection.transport.get_extra_info("socket")
+        set_options(sock, no_delay=self.no_delay, keep_alive=self.keep_alive)
         await self._greet(connection)
 
     async def _greet(self, connection: Connection) -> None:
@@ -220,7 +222,7 @@ class Address:
             return None
         given = {k: v for k, v in self.parameters.items() if k.startswith("ssl_")}
         if self.tls or not given:
-            return client_context(self.tls)
+            return client_context(self.tls, "tls")
         given.setdefault("ssl_check_hostname", True)
         try:
             return SSLConnection(**given).ssl_context.get()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...wire.messages import Message, Reply
 from ...wire.packets import write_reply
-from .connection import Connection, Drained
+from ..stream import Drained
+from .connection import Connection
 from .protocol import check, publish
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Answers:
         pub = self.pub
         heard = None if reply.last else partial(self._heard, answer)
         pub.send(publish(answer.head, text), heard)
-        return Drained(pub) if pub.paused else None
+        return Drained(pub.drained) if pub.paused else None
 
     def _heard(self, answer: "Answer", listeners: Any) -> None:
         """End a stream to which nobody listens any more."""

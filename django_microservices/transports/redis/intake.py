@@ -17,7 +17,7 @@ from ...wire.unreadable import unreadable
 from ..room import Room
 from .address import passes
 from .answers import Answer, Answers, nobody
-from .lines import Lines
+from .halves import Half
 from .protocol import ReplyError, name_of, publish, publish_head
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Channel(NamedTuple):
     subscription: Subscription | None
 
 
-class Intake:
+class Intake(Half):
     """Listens on one connection, answers on another."""
 
     def __init__(
@@ -60,9 +60,8 @@ class Intake:
         deliver: "Deliver",
         limit: int,
     ) -> None:
+        super().__init__(options.address, self._lost)
         self.options = options
-        self.lines = Lines(options.address, self._lost)
-        self.closed = self.lines.closed
         self.pub = self.lines.add()
         self.sub = self.lines.add(self._received)
         self.answers = Answers(self.pub, deliver, options.max_frame_size)
@@ -75,16 +74,6 @@ class Intake:
         self.dropped = 0
         self._subscriptions: dict[bytes, Subscription] = {}
         self._channels: dict[Any, Channel] = {}
-
-    @property
-    def address(self) -> str:
-        """The server, for people."""
-        return str(self.lines.place)
-
-    @property
-    def driver(self) -> Any:
-        """A client of redis-py for the same server."""
-        return self.lines.driver
 
     # --- life ---
 

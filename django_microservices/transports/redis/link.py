@@ -4,15 +4,14 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, InvalidMessage
-from ...wire.codecs import SHALLOW, encode, is_too_deep
+from ...exceptions import ConnectionLost
+from ...wire.codecs import encode
 from ...wire.headers import metadata_of
 from ...wire.messages import UNSET, Message, Reply
-from ...wire.packets import read_reply, write_message
-from ...wire.unreadable import UNREADABLE
-from .connection import Drained
+from ...wire.packets import write_message
+from ..stream import Drained
+from .halves import Caller
 from .intake import REPLY
-from .lines import Lines
 from .protocol import (
     ReplyError,
     check,
@@ -54,7 +53,7 @@ class ReplyChannel:
         self.waiting: dict[Any, bytes] | None = {}
 
 
-class Link:
+class Link(Caller):
     """Asks on one connection, is answered on another."""
 
     def __init__(
@@ -62,22 +61,12 @@ class Link:
         options: "RedisTransport",
         receive: "Receive",
     ) -> None:
+        super().__init__(options.address, receive)
         self.options = options
-        self.lines = Lines(options.address)
-        self.closed = self.lines.closed
-        self.pub = self.lines.add()
-        self.sub = self.lines.add(self._received)
-        self.ignored = 0
-        self._receive = receive
         self._heads: dict[str, bytes] = {}
         self._channels: dict[str, ReplyChannel] = {}
         self._asked: dict[Any, ReplyChannel] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def driver(self) -> Any:
-        """A client of redis-py for the same server."""
-        return self.lines.driver
 
     # --- life ---
 
@@ -115,7 +104,7 @@ class Link:
             pub.send(text)
         else:
             self._ask(route, id_, text)
-        return Drained(pub) if pub.paused else None
+        return Drained(pub.drained) if pub.paused else None
 
     def _new_head(self, route: str) -> bytes:
         if len(self._heads) >= _MOST_REMEMBERED:
@@ -190,24 +179,3 @@ class Link:
             if channel.is_idle:
                 self._unsubscribe(channel)
             channel.is_idle = True
-
-    # --- in ---
-
-    def _received(self, value: list[bytes]) -> None:
-        """Hand a reply over; what is none, other peers may have published."""
-        reply = read_answer(value[-1])
-        if reply is None:
-            self.ignored += 1
-        else:
-            self._receive(reply)
-
-
-def read_answer(text: bytes) -> Reply | None:
-    """Read what came on a reply channel; ``None`` is no reply."""
-    try:
-        reply = read_reply(text)
-    except InvalidMessage:
-        return None
-    if reply is not None and len(text) > SHALLOW and is_too_deep(text):
-        return Reply(reply.id, None, UNREADABLE)
-    return reply

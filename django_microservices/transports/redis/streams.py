@@ -2,21 +2,20 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription, new_id
-from ..base import Changed, Deliver, Receive, Transport
+from ..base import Changed, Deliver, Receive
 from ..redelivery import Redelivery
-from ..tcp.tls import TLSOptions
-from .address import Address, SentinelHost
+from .options import RedisOptions
 from .streams_intake import StreamsIntake
 from .streams_link import StreamsLink
 
 
-class RedisStreamsTransport(Transport):
+class RedisStreamsTransport(RedisOptions):
     """Messages that Redis keeps until a service has handled them; not Nest's wire.
 
     Each pattern is a stream, each service a consumer group: of an event every service
@@ -25,52 +24,29 @@ class RedisStreamsTransport(Transport):
     claimed by the others after ``claim_after``. Answers to requests come by pub/sub.
     Needs Redis 6.2.
 
-    Times are in seconds, ``max_frame_size`` in bytes. A group that is new begins with
-    what its stream has, so that nothing is lost that was sent before the first start.
-    Entries are removed once all groups have acknowledged them, unless
-    ``keep_acknowledged``; ``max_length`` removes the oldest, read or not.
+    A group that is new begins with what its stream has, so that nothing is lost that
+    was sent before the first start. Entries are removed once all groups have
+    acknowledged them, unless ``keep_acknowledged``; ``max_length`` removes the oldest,
+    read or not. ``options`` are those of :class:`RedisOptions`.
     """
 
-    server_only: ClassVar[frozenset[str]] = frozenset(
-        (
-            "retry_attempts",
-            "retry_delay",
-            "group",
-            "from_beginning",
-            "claim_after",
-            "max_deliveries",
-            "redelivery_delay",
-            "keep_acknowledged",
-        )
-    )
-    client_only: ClassVar[frozenset[str]] = frozenset(("max_length",))
-    acknowledges: ClassVar[bool] = True
-    confirms: ClassVar[bool] = True
-    headers: ClassVar[bool] = True
-    shares_work: ClassVar[bool] = True
-    durable: ClassVar[bool] = True
-    ends_streams: ClassVar[bool] = True
+    server_only = RedisOptions.server_only | {
+        "group",
+        "from_beginning",
+        "claim_after",
+        "max_deliveries",
+        "redelivery_delay",
+        "keep_acknowledged",
+    }
+    client_only = frozenset(("max_length",))
+    acknowledges = True
+    confirms = True
+    shares_work = True
+    durable = True
 
     def __init__(
         self,
         *,
-        url: str | None = None,
-        host: str = "127.0.0.1",
-        port: int = 6379,
-        username: str | None = None,
-        password: str | None = None,
-        db: int = 0,
-        tls: TLSOptions | None = None,
-        sentinels: Sequence[str | SentinelHost] | None = None,
-        name: str | None = None,
-        sentinel_username: str | None = None,
-        sentinel_password: str | None = None,
-        connection_name: str = "django_microservices",
-        connect_timeout: float = 5.0,
-        keep_alive: float = 3.0,
-        no_delay: bool = True,
-        retry_attempts: int | None = None,
-        retry_delay: float | None = None,
         group: str | None = None,
         key_prefix: str = "",
         from_beginning: bool = True,
@@ -79,28 +55,9 @@ class RedisStreamsTransport(Transport):
         redelivery_delay: float = 1.0,
         max_length: int | None = None,
         keep_acknowledged: bool = False,
-        max_frame_size: int = 1024 * 1024,
-        driver_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        self.address = Address(
-            url=url,
-            host=host,
-            port=port,
-            username=username,
-            password=password,
-            db=db,
-            tls=tls,
-            sentinels=sentinels,
-            name=name,
-            sentinel_username=sentinel_username,
-            sentinel_password=sentinel_password,
-            connection_name=connection_name,
-            connect_timeout=connect_timeout,
-            keep_alive=keep_alive,
-            no_delay=no_delay,
-            driver_options=driver_options or {},
-        )
-        self.tls_options = self.address.tls  # what the checks look at
+        super().__init__(**options)
         Redelivery(max_deliveries, redelivery_delay)  # refuses what it cannot use
         if claim_after <= 0:
             message = f"claim_after: {claim_after} is not over 0."
@@ -111,8 +68,6 @@ class RedisStreamsTransport(Transport):
         if group == "":
             message = "group: a stream is read by a group, and that has a name."
             raise ValueError(message)
-        self.retry_attempts = retry_attempts
-        self.retry_delay = retry_delay
         self.group = group
         self.key_prefix = key_prefix
         self.from_beginning = from_beginning
@@ -121,7 +76,6 @@ class RedisStreamsTransport(Transport):
         self.redelivery_delay = redelivery_delay
         self.max_length = max_length
         self.keep_acknowledged = keep_acknowledged
-        self.max_frame_size = max_frame_size
 
     def new_consumer(self) -> str:
         """Return a name for one consumer of the group: each time that we connect."""

@@ -27,8 +27,8 @@ from .entries import (
     read_fields,
 )
 from .groups import Groups, Stream
+from .halves import Half
 from .holdings import Held, Holdings
-from .lines import Lines
 from .protocol import ReplyError, command, publish_head
 from .upkeep import Upkeep
 
@@ -51,16 +51,15 @@ _LACKING = ("NOGROUP", "UNBLOCKED", "ERR no such key")
 _REFUSED = ("WRONGTYPE", "NOPERM", "NOAUTH", "ERR unknown")
 
 
-class StreamsIntake:
+class StreamsIntake(Half):
     """Reads on one connection, does all else on another: a read waits."""
 
     def __init__(
         self, options: "RedisStreamsTransport", deliver: "Deliver", limit: int
     ) -> None:
+        super().__init__(options.address, self._lost)
         self.options = options
         self.consumer = options.new_consumer()
-        self.lines = Lines(options.address, self._lost)
-        self.closed = self.lines.closed
         self.hands = self.lines.add()
         self.reader = self.lines.add()
         self.groups = Groups(options, self.hands)
@@ -80,16 +79,6 @@ class StreamsIntake:
         self._is_scheduled = False
         self._is_making = False
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def address(self) -> str:
-        """The server, for people."""
-        return str(self.lines.place)
-
-    @property
-    def driver(self) -> Any:
-        """A client of redis-py for the same server."""
-        return self.lines.driver
 
     # --- life ---
 

@@ -9,8 +9,7 @@ from ...wire.messages import Message
 from ...wire.text import shown
 from .address import passes
 from .entries import new_reply_name, write_fields
-from .lines import Lines
-from .link import read_answer
+from .halves import Caller
 from .protocol import ReplyError, command, target_of
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _MOST_REMEMBERED = 4096
 _REFUSED = ("WRONGTYPE", "NOPERM", "NOAUTH", "ERR")
 
 
-class StreamsLink:
+class StreamsLink(Caller):
     """Adds entries on one connection, is answered on another.
 
     Answers come on a channel of this link's own; each stream of answers has another
@@ -29,23 +28,13 @@ class StreamsLink:
     """
 
     def __init__(self, options: "RedisStreamsTransport", receive: "Receive") -> None:
+        super().__init__(options.address, receive)
         self.options = options
-        self.lines = Lines(options.address)
-        self.closed = self.lines.closed
-        self.pub = self.lines.add()
-        self.sub = self.lines.add(self._received)
-        self.ignored = 0
-        self._receive = receive
         self._channel = new_reply_name(options.key_prefix)
         self._own_channels: dict[Any, bytes] = {}
         self._names: dict[str, bytes] = {}
         most = options.max_length
         self._limit = () if most is None else ("MAXLEN", "~", most)
-
-    @property
-    def driver(self) -> Any:
-        """A client of redis-py for the same server."""
-        return self.lines.driver
 
     # --- life ---
 
@@ -133,12 +122,3 @@ class StreamsLink:
         channel = self._own_channels.pop(id_, None)
         if channel is not None:
             self.sub.send(command("UNSUBSCRIBE", channel))
-
-    # --- in ---
-
-    def _received(self, value: list[bytes]) -> None:
-        reply = read_answer(value[-1])
-        if reply is None:
-            self.ignored += 1
-        else:
-            self._receive(reply)

@@ -4,8 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from ...exceptions import InvalidMessage
-from .output import HIGH_WATER, TLS_HIGH_WATER, Output
-from .sockets import address_text, set_options
+from ..sockets import address_text, set_options
+from ..stream import HIGH_WATER, TLS_HIGH_WATER
+from .output import Output
 
 if TYPE_CHECKING:
     from .transport import TCPTransport
@@ -180,11 +181,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer reads too slowly."""
-        self.output.pause()
+        self.output.pause_writing()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-        self.output.resume()
+        self.output.resume_writing()
 
     def clog(self) -> None:
         """The peer is so far behind that nothing more is read from it."""

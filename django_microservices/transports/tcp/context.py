@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .tls import PeerIdentity, identity
+from ..tls import PeerIdentity, identity
 
 if TYPE_CHECKING:
     import asyncio

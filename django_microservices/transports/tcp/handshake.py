@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ...wire.text import shown
+from ..sockets import address_text
+from ..tls import reason_of
 from .connection import LINGER
 from .peer import ServerConnection
-from .sockets import address_text
-from .tls import reason_of
 
 if TYPE_CHECKING:
     from .intake import Intake

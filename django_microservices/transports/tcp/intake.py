@@ -6,11 +6,11 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ..base import Deliver
+from ..sockets import address_text
 from .connection import AT_ONCE, LINGER
 from .handshake import Handshake
 from .line import Line
 from .peer import ServerConnection
-from .sockets import address_text
 
 if TYPE_CHECKING:
     from .transport import TCPTransport

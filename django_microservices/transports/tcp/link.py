@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost, InvalidMessage, NotConnected
 from ...wire.codecs import SHALLOW, encode, is_too_deep
-from ...wire.headers import own_headers
+from ...wire.headers import metadata_of, own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.status import Status
 from ...wire.unreadable import TOO_DEEP
+from ..stream import Drained
 from .connection import LINGER, Connection
 from .extension import BYE, CANCEL, HELLO, PING
-from .output import CHECK, Drained
+from .output import CHECK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -24,15 +25,12 @@ PATIENCE = 2.0
 """Seconds for the answer to a ping, twice: a loop that was held up itself reads what
 has come in between."""
 
-_MOST_METADATA = 1024
-
 
 class Link(Connection):
     """One connection to a server."""
 
     __slots__ = (
         "_changed",
-        "_metadata",
         "_receive",
         "_timer",
         "_unanswered",
@@ -54,7 +52,6 @@ class Link(Connection):
         self.ignored = 0
         self._receive = receive
         self._changed = changed
-        self._metadata: dict[float | None, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered = 0
 
@@ -104,27 +101,12 @@ class Link(Connection):
             pattern.route_json if message.id is UNSET else pattern.json,
             None if data is UNSET else data,
             message.id,
-            self._metadata_of(message),
+            metadata_of(message),
         )
         if len(text) > output.max_size:
             output.check_size(text)
         output.write(text)
         return Drained(output.drained) if output.paused else None
-
-    def _metadata_of(self, message: Message) -> bytes | None:
-        """Return the request's metadata: few kinds recur, so their texts are kept."""
-        if message.headers is None and message.id is UNSET:
-            return None
-        timeout = message.timeout
-        if message.headers is not None:
-            return encode(message.headers | own_headers(timeout))
-        try:
-            return self._metadata[timeout]
-        except KeyError:
-            if len(self._metadata) > _MOST_METADATA:
-                self._metadata.clear()
-            text = self._metadata[timeout] = encode(own_headers(timeout))
-            return text
 
     def forget(self, id_: Any, *, answered: bool) -> None:
         """Tell a server of ours that nobody awaits the answer any more."""

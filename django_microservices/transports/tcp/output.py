@@ -1,60 +1,31 @@
 """What one end of a connection writes: joined, bounded, and waited for."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...exceptions import ConnectionLost, MessageTooLarge
+from ...exceptions import MessageTooLarge
+from ..sockets import acknowledged, has_vanished
+from ..stream import EAGER, EAGER_BYTES, UNREAD, Backpressure
 from .protocol import units
-from .sockets import acknowledged, has_vanished
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
-
     from .connection import Connection
-
-# Output is handed over before the tick ends once it has this many texts, so that the
-# peer works on the first part while we make the rest. uvloop sends at once what is over
-# its high water, and otherwise when the tick ends.
-EAGER = 32
-EAGER_BYTES = 32 * 1024
-HIGH_WATER = 256
-UNREAD = 16 * 1024 * 1024
-"""Bytes that a peer may leave unread."""
-# The end of the handshake, still unsent when TLS is ready, counts: were it over the
-# high water, reading would stop at once, and nothing would ever send it.
-TLS_HIGH_WATER = 64 * 1024
 
 CHECK = 3.0
 """Seconds between two looks at a peer that is behind."""
 
 
-class Drained:
-    """Waits until the peer has read; unlike a coroutine it may be let go unawaited."""
-
-    __slots__ = ("_args", "_wait")
-
-    def __init__(self, wait: "Callable[..., Awaitable[None]]", *args: Any) -> None:
-        self._wait = wait
-        self._args = args
-
-    def __await__(self) -> "Generator[Any, None, None]":
-        return self._wait(*self._args).__await__()
-
-
-class Output:
+class Output(Backpressure):
     """What is written to one peer.
 
-    ``lost`` says that nothing can be written any more, ``paused`` that the peer is
-    behind in reading, ``clogged`` that it is so far behind that nothing more is read
-    from it. ``patience`` is in seconds: a peer that is behind and reads nothing for so
-    long is cut; 0 waits for ever.
+    ``clogged`` says that the peer is so far behind that nothing more is read from it.
+    ``patience`` is in seconds: a peer that is behind and reads nothing for so long is
+    cut; 0 waits for ever.
     """
 
     __slots__ = (
         "_connection",
-        "_drained",
         "_handed",
-        "_loop",
         "_out",
         "_read",
         "_read_at",
@@ -62,27 +33,22 @@ class Output:
         "_timer",
         "_write",
         "clogged",
-        "lost",
         "max_size",
         "patience",
-        "paused",
     )
 
     def __init__(self, connection: "Connection") -> None:
+        super().__init__(connection.loop)
         self._connection = connection
-        self._loop = connection.loop
         self._write = connection.socket.write
         self.max_size = connection.options.max_frame_size
         self.patience = 0.0
-        self.lost = False
-        self.paused = False
         self.clogged = False
         self._out: list[bytes] = []
         self._size = 0
         self._handed = 0
         self._read = (-1, -1)
         self._read_at = 0.0
-        self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, text: bytes) -> None:
@@ -91,7 +57,7 @@ class Output:
             return
         out = self._out
         if not out:
-            self._loop.call_soon(self.flush)
+            self.loop.call_soon(self.flush)
         data = self._write(text)
         out.append(data)
         self._size += len(data)
@@ -150,31 +116,24 @@ class Output:
         elif not self.clogged and unread > (limit or UNREAD) // 2:
             self._connection.clog()
 
-    def pause(self) -> None:
+    def why(self) -> str | None:
+        """Return the reason for the end of the connection."""
+        return self._connection.reason
+
+    def pause_writing(self) -> None:
         """The peer reads too slowly. That comes and goes often, so the timer stays."""
-        self.paused = True
+        super().pause_writing()
         if self._timer is None:
             self._watch()
 
-    def resume(self) -> None:
+    def resume_writing(self) -> None:
         """The peer has caught up, or is gone."""
-        self.paused = self.clogged = False
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
-
-    async def drained(self) -> None:
-        """Return when the peer has read enough to send more."""
-        while self.paused and not self.lost:
-            if self._drained is None:
-                self._drained = self._loop.create_future()
-            await asyncio.shield(self._drained)
-        if self.lost:
-            raise ConnectionLost(self._connection.reason or "the connection ended")
+        self.clogged = False
+        super().resume_writing()
 
     def _watch(self) -> None:
         seconds = min(CHECK, self.patience or CHECK)
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._timer = self.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """End the connection of a peer whose host is gone, or that reads nothing."""
@@ -186,7 +145,7 @@ class Output:
             self._watch()
 
     def _check_progress(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         sock = self._connection.transport.get_extra_info("socket")
         # TLS keeps what is on its way below in a buffer that cannot be seen, and only
         # the kernel knows how much of that was taken.
@@ -207,4 +166,4 @@ class Output:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.resume()
+        self.resume_writing()

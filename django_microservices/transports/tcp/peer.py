@@ -11,12 +11,12 @@ from ...wire.packets import Envelope, find_id
 from ...wire.patterns import Pattern
 from ...wire.text import shown
 from ...wire.unreadable import unreadable
+from ..stream import Drained
 from .backlog import UNWANTED
 from .connection import AT_ONCE, Connection
 from .context import TCPWire
 from .extension import Extension, is_ours
 from .line import Line
-from .output import Drained
 from .pending import Pending
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -28,12 +28,12 @@ from ...wire.packets import (
 )
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
+from ..sockets import connected
+from ..stream import UNREAD
+from ..tls import ClientContext, TLSOptions, reason_of, save_memory, server_context
 from .intake import Intake
 from .link import Link
-from .output import UNREAD
 from .protocol import JsonSocket
-from .sockets import connected
-from .tls import ClientContext, TLSOptions, reason_of, save_memory, server_context
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +60,12 @@ class TCPTransport(Transport):
         )
     )
     client_only = frozenset(("connect_timeout",))
-    headers: ClassVar[bool] = True
-    answers_unknown: ClassVar[bool] = True
-    stream_links: ClassVar[bool] = True
-    ends_streams: ClassVar[bool] = True
-    shares_work: ClassVar[bool] = True
-    listens: ClassVar[bool] = True
+    headers = True
+    answers_unknown = True
+    stream_links = True
+    ends_streams = True
+    shares_work = True
+    listens = True
 
     def __init__(
         self,

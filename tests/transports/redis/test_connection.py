@@ -9,8 +9,9 @@ import pytest
 from django_microservices.exceptions import ConnectionLost
 from django_microservices.transports.redis import RedisTransport
 from django_microservices.transports.redis import connection as connections
-from django_microservices.transports.redis.connection import Connection, Drained
+from django_microservices.transports.redis.connection import Connection
 from django_microservices.transports.redis.protocol import ReplyError, command
+from django_microservices.transports.stream import EAGER, Drained
 from django_microservices.wire.messages import UNSET
 from tests.brokers.redis import Redis
 from tests.transports.peers import Service, eventually
@@ -62,12 +63,12 @@ async def test_what_a_tick_writes_goes_together(port: int) -> None:
     for _ in range(3):
         connection.send(command("PING"))
     connection.flush()
-    for _ in range(connections.EAGER + 1):
+    for _ in range(EAGER + 1):
         connection.send(command("PING"))
     connection.flush()
     connection.flush()
     counts = [data.count(b"PING") for data in written]
-    assert counts == [3, connections.EAGER, 1]
+    assert counts == [3, EAGER, 1]
     connection.transport = real
     connection.abort("done")
 
@@ -137,7 +138,7 @@ async def test_redis_that_never_reads_is_left(
     private_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it may leave unread is bounded; who waits gets the reason."""
-    monkeypatch.setattr(connections, "UNREAD", 1_000_000)
+    monkeypatch.setattr(Connection, "most_unread", 1_000_000)
     async with linked(RedisTransport(url=private_redis.url)) as calls:
         private_redis.freeze()
         waiting: Any = None

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from django_microservices.exceptions import InvalidMessage
 from django_microservices.transports.redis import link as links
+from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import UNSET
 from tests.transports.peers import Service, eventually
 
@@ -186,7 +188,8 @@ async def test_noise_on_a_reply_channel(wire: Any, name: str, spy: Any) -> None:
             await spy.publish(f"{name}.reply", noise)
         (reply,) = await calls.came(1)
         assert calls.link.ignored == 2
-    assert json.loads(reply.error)["message"] == "The message could not be read."
+    with pytest.raises(InvalidMessage, match="Nested deeper than 64 levels"):
+        decode(reply.data)
 
 
 # --- refusals ---

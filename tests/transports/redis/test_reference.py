@@ -1,10 +1,10 @@
 """The page of the Redis wires names every option, its default and its end."""
 
-import inspect
 from typing import get_type_hints
 
 import pytest
 
+from django_microservices.options import parameters_of
 from django_microservices.transports import Transport
 from django_microservices.transports.redis import (
     RedisStreamsTransport,
@@ -19,8 +19,7 @@ OF_STREAMS = "Streams"
 
 def options_of(cls: type[Transport]) -> dict[str, str]:
     """Return the options of a transport and their defaults."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {each.name: repr(each.default) for each in parameters}
+    return {each.name: repr(each.default) for each in parameters_of(cls)}
 
 
 def told(heading: str) -> dict[str, str]:

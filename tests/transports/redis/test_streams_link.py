@@ -94,6 +94,8 @@ async def test_lost_before_redis_had_it(streams: Streams, name: str) -> None:
         for added in (request, stream):
             with pytest.raises(ConnectionLost, match="cut"):
                 await added
+        with pytest.raises(ConnectionLost, match="cut"):
+            calls.send(name)
 
 
 async def test_noise_on_the_channel_of_answers(streams: Streams, spy: Any) -> None:

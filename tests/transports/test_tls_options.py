@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from django_microservices.exceptions import TransportRefused
-from django_microservices.transports.tcp import TCPTransport, tls
-from django_microservices.transports.tcp.tls import (
+from django_microservices.transports import tls
+from django_microservices.transports.tcp import TCPTransport
+from django_microservices.transports.tls import (
     ClientContext,
     client_context,
     server_context,
@@ -73,8 +74,11 @@ def test_server_without_a_certificate(server_tls: Any, missing: str) -> None:
 )
 def test_wrong_options(server_tls: Any, changed: Any, says: str) -> None:
     """What cannot work is refused for good, and the option is named."""
-    with pytest.raises(TransportRefused, match=rf"tls_options{says}"):
-        server_context(cast("Any", {**server_tls, **changed}))
+    options = cast("Any", {**server_tls, **changed})
+    with pytest.raises(TransportRefused, match=rf"^tls_options{says}"):
+        server_context(options)
+    with pytest.raises(TransportRefused, match=rf"^tls{says}"):
+        server_context(options, "tls")
 
 
 def test_certificate_and_key_in_one(server_tls: Any) -> None:

@@ -1,4 +1,4 @@
-"""TLS for TCP: options as in Node's ``tls``, verified by default."""
+"""TLS for every wire: options as in Node's ``tls``, verified by default."""
 
 import contextlib
 import ssl
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from ...exceptions import TransportRefused
+from ..exceptions import TransportRefused
 
 if TYPE_CHECKING:
     import asyncio
 
 
 class TLSOptions(TypedDict, total=False):
-    """``tls_options``: each file is a path or a PEM text.
+    """``tls_options`` or ``tls``: each file is a path or a PEM text.
 
     ``cert`` and ``key`` are one's own; ``ca`` (one or a list) whom to trust, on a
     server with ``request_cert`` (the default when ``ca`` is given) the clients;
@@ -42,13 +42,19 @@ class PeerIdentity(NamedTuple):
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def server_context(options: TLSOptions) -> ssl.SSLContext:
-    """Build a server's context; raise :class:`TransportRefused` for a bad file."""
+def server_context(options: TLSOptions, option: str = "tls_options") -> ssl.SSLContext:
+    """Build a server's context; raise :class:`TransportRefused` for a bad file.
+
+    ``option`` is what errors begin with: by which name the transport takes these.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, options, needs_certificate=True)
+    if not {"cert", "key"} <= options.keys():
+        message = f"{option}: a server needs 'cert' and 'key'."
+        raise TransportRefused(message)
+    _load(context, options, option)
     wants = options.get("request_cert", "ca" in options)
     if wants and "ca" not in options:
-        message = "tls_options['request_cert'] needs 'ca': whose certificates to trust."
+        message = f"{option}['request_cert'] needs 'ca': whose certificates to trust."
         raise TransportRefused(message)
     if wants and options.get("reject_unauthorized", True):
         context.verify_mode = ssl.CERT_REQUIRED
@@ -57,12 +63,12 @@ def server_context(options: TLSOptions) -> ssl.SSLContext:
     return context
 
 
-def client_context(options: TLSOptions) -> ssl.SSLContext:
-    """Build a client's context; raise :class:`TransportRefused` for a bad file."""
+def client_context(options: TLSOptions, option: str = "tls_options") -> ssl.SSLContext:
+    """Build a client's context; raise as :func:`server_context` does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if "ca" not in options:
         context.load_default_certs()
-    _load(context, options, needs_certificate=False)
+    _load(context, options, option)
     if not options.get("reject_unauthorized", True):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -102,21 +108,16 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _load(
-    context: ssl.SSLContext, options: TLSOptions, *, needs_certificate: bool
-) -> None:
+def _load(context: ssl.SSLContext, options: TLSOptions, option: str) -> None:
     version = options.get("min_version", "TLSv1.2")
     if version not in _VERSIONS:
-        message = f"tls_options['min_version']: {version!r} is none of {[*_VERSIONS]}."
+        message = f"{option}['min_version']: {version!r} is none of {[*_VERSIONS]}."
         raise TransportRefused(message)
     context.minimum_version = _VERSIONS[version]
-    if needs_certificate and not {"cert", "key"} <= options.keys():
-        message = "tls_options: a server needs 'cert' and 'key'."
-        raise TransportRefused(message)
     if "cert" in options:
-        _load_own(context, options)
+        _load_own(context, options, option)
     for authority in _authorities(options):
-        _load_authority(context, authority)
+        _load_authority(context, authority, option)
 
 
 def _authorities(options: TLSOptions) -> Sequence[str]:
@@ -124,7 +125,7 @@ def _authorities(options: TLSOptions) -> Sequence[str]:
     return [given] if isinstance(given, str) else given
 
 
-def _load_own(context: ssl.SSLContext, options: TLSOptions) -> None:
+def _load_own(context: ssl.SSLContext, options: TLSOptions, option: str) -> None:
     cert, key = options["cert"], options.get("key")
     passphrase = options.get("passphrase", "")  # with none, OpenSSL asks the terminal
     try:
@@ -135,18 +136,18 @@ def _load_own(context: ssl.SSLContext, options: TLSOptions) -> None:
                 passphrase,
             )
     except (OSError, ValueError) as error:
-        message = f"tls_options['cert'] and ['key'] cannot be used: {error}"
+        message = f"{option}['cert'] and ['key'] cannot be used: {error}"
         raise TransportRefused(message) from error
 
 
-def _load_authority(context: ssl.SSLContext, authority: str) -> None:
+def _load_authority(context: ssl.SSLContext, authority: str, option: str) -> None:
     try:
         if _is_pem(authority):
             context.load_verify_locations(cadata=authority)
         else:
             context.load_verify_locations(cafile=authority)
     except (OSError, ValueError) as error:
-        message = f"tls_options['ca'] cannot be used: {error}"
+        message = f"{option}['ca'] cannot be used: {error}"
         raise TransportRefused(message) from error
 
 

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_microservices.transports.tcp import (
-    sockets,
-)
+from django_microservices.transports import sockets
 
 from .peers import Serve
 
@@ -64,6 +62,16 @@ def test_options_that_a_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     sockets.set_options(one, no_delay=True)
     assert len(one.options) == 4
     assert not sockets.has_vanished(one)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, []), (0.2, [1]), (7.6, [8])])
+def test_keep_alive(seconds: float, told: list[int]) -> None:
+    """Sockets know whole seconds; none is no keep-alive."""
+    one = FakeSocket()
+    sockets.set_options(one, no_delay=True, keep_alive=seconds)
+    idle = [value for _, name, value in one.options if name == socket.TCP_KEEPIDLE]
+    assert idle == told
+    assert ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in one.options) == bool(told)
 
 
 @pytest.mark.parametrize(

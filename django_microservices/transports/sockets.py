@@ -8,7 +8,10 @@ from typing import Any
 UNHEARD = 6000
 """Milliseconds without a sign of life after which a host that owes one has vanished."""
 
-_KEEP_ALIVE = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 2))
+KEEP_ALIVE = 3.0
+"""Seconds after which a silent host is asked for a sign of life."""
+
+_ASKED_AGAIN = (("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 2))
 
 # Linux's struct tcp_info: tcpi_retransmits, tcpi_unacked, tcpi_last_ack_recv and
 # tcpi_bytes_acked.
@@ -28,13 +31,18 @@ def is_tcp(sock: Any) -> bool:
     return sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
 
 
-def set_options(sock: Any, *, no_delay: bool) -> None:
-    """No delay, and keep-alive so that a vanished host is seen within ten seconds."""
+def set_options(sock: Any, *, no_delay: bool, keep_alive: float = KEEP_ALIVE) -> None:
+    """No delay, and keep-alive so that a vanished host is seen within ten seconds.
+
+    ``keep_alive`` is in seconds; 0 does without.
+    """
     if not is_tcp(sock):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
+    if not keep_alive:
+        return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE:
+    for name, value in (("TCP_KEEPIDLE", max(1, round(keep_alive))), *_ASKED_AGAIN):
         if hasattr(socket, name):  # not every option exists on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

@@ -1,0 +1,67 @@
+"""What both wires of Redis are told: where it is, and how to log in there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ..base import Transport
+from ..tls import TLSOptions
+from .address import Address, SentinelHost
+
+
+class RedisOptions(Transport):
+    """A transport through a Redis, whatever it does there.
+
+    Times are in seconds, ``max_frame_size`` in bytes, in and out. ``url`` is what
+    redis-py reads, or ``redis+sentinel://host:port,host:port/name/db``; options beside
+    it say what it leaves out.
+    """
+
+    server_only: ClassVar[frozenset[str]] = frozenset(("retry_attempts", "retry_delay"))
+    headers = True
+    ends_streams = True
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 6379,
+        username: str | None = None,
+        password: str | None = None,
+        db: int = 0,
+        tls: TLSOptions | None = None,
+        sentinels: Sequence[str | SentinelHost] | None = None,
+        name: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        connection_name: str = "django_microservices",
+        connect_timeout: float = 5.0,
+        keep_alive: float = 3.0,
+        no_delay: bool = True,
+        retry_attempts: int | None = None,
+        retry_delay: float | None = None,
+        max_frame_size: int = 1024 * 1024,
+        driver_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.address = Address(
+            url=url,
+            host=host,
+            port=port,
+            username=username,
+            password=password,
+            db=db,
+            tls=tls,
+            sentinels=sentinels,
+            name=name,
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
+            connection_name=connection_name,
+            connect_timeout=connect_timeout,
+            keep_alive=keep_alive,
+            no_delay=no_delay,
+            driver_options=driver_options or {},
+        )
+        self.tls = self.address.tls  # what the checks look at
+        self.retry_attempts = retry_attempts
+        self.retry_delay = retry_delay
+        self.max_frame_size = max_frame_size
