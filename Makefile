@@ -33,6 +33,14 @@ NEWER_DJANGO := Django>=6,<7
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' Makefile
 
+# Each of the two has brokers of its own; more would only wait for each other's.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile
+
+# What shows nothing about the newer Python is not run on it again: the brokers that the
+# tests start, Nest and the docs. asyncio's debug mode takes half the time of the rest.
+NEWER_PYTEST := $(PYTEST) --override-ini asyncio_debug=false \
+	$(addprefix --ignore tests/,brokers docs interop)
+
 demo: $(VENV)/.demo ## run the demo project, over TCP or a broker: BROKER=redis
 	@$(VENV)/bin/python -m demo_project
 
@@ -53,13 +61,13 @@ smoke: $(VENV)/.dev ## see that the benchmarks run
 	$(VENV)/bin/python -m tests.benchmarks --smoke
 
 pytest: $(VENV)/.dev ## run the tests on the oldest Python there is, with Django 5.2
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python $(PYTEST)
 
 pytest-newer: ## run the tests on the newest Python there is, with Django 6
 	@python="$(NEWER_PYTHON)"; \
 	if [ -n "$$python" ]; then \
 		$(MAKE) --no-print-directory NEWER_PYTHON="$$python" $(NEWER_VENV)/.test && \
-		$(NEWER_VENV)/bin/python -m pytest; \
+		$(NEWER_VENV)/bin/python $(NEWER_PYTEST); \
 	else \
 		echo "Django 6 was not tested: there is no Python 3.12 or newer here."; \
 	fi

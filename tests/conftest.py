@@ -16,17 +16,23 @@ from django.conf import settings
 
 pytest_plugins = ["tests.brokers.fixtures"]
 
-# Loops that are not pytest-asyncio's, the portal's first of all, read this when they
-# are made. Debug mode is what notices a call from the wrong thread. A test that
-# measures memory in a process of its own hands it an empty value.
-os.environ["PYTHONASYNCIODEBUG"] = "1"
-
 # The machine is shared: how long one example took says nothing.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 FIRST_PORT, LAST_PORT = 22_000, 32_000  # those below are the brokers'
 THREAD_GRACE = 5.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Turn asyncio's debug mode on for every loop, not pytest-asyncio's alone.
+
+    It is what notices a call from the wrong thread. The others, the portal's first of
+    all, read this when they are made; a test that measures memory in a process of its
+    own hands it an empty value.
+    """
+    if config.getini("asyncio_debug"):
+        os.environ["PYTHONASYNCIODEBUG"] = "1"
 
 
 class Ports:
