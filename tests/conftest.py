@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import json
 import os
 import random
 import socket
@@ -75,6 +76,28 @@ def can_bind(port: int, kind: socket.SocketKind) -> bool:
 def free_port() -> Callable[[], int]:
     """Return a function that gives another free port at each call."""
     return Ports()
+
+
+class Figures:
+    """What a test measured, for the report of ``python -m tests.benchmarks``."""
+
+    def __init__(self, properties: list[tuple[str, object]]) -> None:
+        self._properties = properties
+
+    def __call__(self, name: str, value: float, wanted: float, unit: str = "s") -> None:
+        """Take note of a value, and of the most that it should be.
+
+        Ten times that is an error: the machine is shared, and a wait that never ends
+        costs more.
+        """
+        self._properties.append(("figure", json.dumps([name, value, wanted, unit])))
+        assert value <= 10 * wanted, f"{name}: {value} {unit}"
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figures:
+    """Return what takes note of figures."""
+    return Figures(request.node.user_properties)
 
 
 @pytest.fixture(scope="session")

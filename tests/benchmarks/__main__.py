@@ -1,8 +1,8 @@
 """The benchmarks, by one command: ``python -m tests.benchmarks``; see ``--help``.
 
 Everything runs side by side on loopback in one go. Names for ``--only``: the sections
-``memory`` and ``startup``, and those of the wires (``tcp``, ``redis``, ...); or the
-candidates and workloads of the wires.
+``memory``, ``startup`` and ``faults``, and those of the wires (``tcp``, ``redis``,
+...); or the candidates and workloads of the wires.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from . import memory, report, speed, startup
+from . import faults, memory, report, speed, startup
 from .candidates import CANDIDATES, Candidate
 from .wires import WIRES, Wire
 from .workloads import WORKLOADS, Workload
 
-SECTIONS = [*(wire.name for wire in WIRES), "memory", "startup"]
+SECTIONS = [*(wire.name for wire in WIRES), "memory", "startup", "faults"]
 NAMES = sorted({each.name for all_ in CANDIDATES.values() for each in all_})
 KINDS = [workload.name for workload in WORKLOADS]
 
@@ -38,6 +38,10 @@ def main() -> int:
         fine.append(_memory(given))
     if "startup" in named or not given.only:
         fine.append(_startup(given))
+    if "faults" in named or not given.only:
+        text, passed = faults.measure(smoke=given.smoke)
+        print("", text, sep="\n")
+        fine.append(passed)
     print("", f"At the end: {report.load()}", sep="\n")
     return 0 if all(fine) else 1
 

@@ -18,6 +18,7 @@ from django_microservices.endpoints.client import Client
 from django_microservices.transports.tcp import TCPTransport
 from tests.brokers.fixtures import django_database
 from tests.brokers.postgres import Postgres
+from tests.conftest import Figures
 from tests.endpoints.ends import calling, running, server_of, serving, until
 
 Ports = Callable[[], int]
@@ -103,14 +104,16 @@ async def test_connections_of_threads(free_port: Ports, alias: str) -> None:
 
 
 async def test_connections_to_postgres(
-    free_port: Ports, postgres: Postgres, postgres_alias: str
+    free_port: Ports, postgres: Postgres, postgres_alias: str, figure: Figures
 ) -> None:
     """31: PostgreSQL sees no more connections than threads, all idle; then none."""
     before = len(backends(postgres))
     async with using(free_port(), postgres_alias) as client:
         await ask(client, "use", 1000)
         states = backends(postgres)
-        assert 0 < len(states) - before <= THREADS
+        opened = len(states) - before
+        assert 0 < opened <= THREADS
+        figure("31: connections to PostgreSQL a thread", opened / THREADS, 1, "")
         assert "idle in transaction" not in states
     await until(lambda: len(backends(postgres)) == before)
 
@@ -200,15 +203,16 @@ def mortal_alias(
 
 
 async def test_database_restarts(
-    free_port: Ports, private_postgres: Postgres, mortal_alias: str
+    free_port: Ports, private_postgres: Postgres, mortal_alias: str, figure: Figures
 ) -> None:
     """33: After a restart at most one message of each thread fails, in each round."""
     async with using(free_port(), mortal_alias) as client:
         for _ in range(2):
             assert set(await ask(client, "use", 200)) == {1}
             await asyncio.to_thread(private_postgres.restart)
-            answers = await ask(client, "use", 200)
-            assert failures(answers) <= THREADS
+            failed = failures(await ask(client, "use", 200))
+            figure("33: messages a thread that fail", failed / THREADS, 1, "")
+            assert failed <= THREADS
             assert set(await ask(client, "use", 200)) == {1}
 
 

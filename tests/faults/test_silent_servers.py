@@ -11,6 +11,7 @@ from django_microservices import ConnectionLost, MessageTimeout, Status
 from django_microservices.endpoints.client import Client
 from django_microservices.endpoints.server import Server
 from django_microservices.transports.tcp import link as link_module
+from tests.conftest import Figures
 from tests.endpoints.ends import calling, serving, until
 
 from .calls import cancelled, echo, hang, now, outcome_of, session_of
@@ -56,14 +57,18 @@ async def test_live_peer_is_left_alone(
     assert len(proxy.accepted) == 1
 
 
-async def test_pending_calls_of_a_half_open_peer(proxy: Proxy, client: Client) -> None:
+async def test_pending_calls_of_a_half_open_peer(
+    proxy: Proxy, client: Client, figure: Figures
+) -> None:
     """4: What is pending at a silent server ends at its deadline."""
     await client.asend("echo")
     proxy.is_black = True
     begun = now()
     with pytest.raises(MessageTimeout):
         await client.asend("echo", timeout=0.2)
-    assert 0.2 <= now() - begun < 0.4
+    late = now() - begun - 0.2
+    assert late >= 0
+    figure("4: a deadline at a silent server is late by", late, 0.02)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -84,14 +89,16 @@ async def test_stopped_process(free_port: Ports) -> None:
 # --- row 5: a slow server ---------------------------------------------------------
 
 
-async def test_slow_handler(proxy: Proxy, client: Client) -> None:
+async def test_slow_handler(proxy: Proxy, client: Client, figure: Figures) -> None:
     """5: 100 calls to a slow handler end at their deadline, and all are cancelled."""
     await client.asend("echo")
     begun = now()
     calls = (client.asend("hang", n, timeout=0.3) for n in range(100))
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(error) for error in errors} == {MessageTimeout}
-    assert 0.3 <= now() - begun < 0.8
+    late = now() - begun - 0.3
+    assert late >= 0
+    figure("5: 100 deadlines of 300 ms: the last is late by", late, 0.05)
     await until(lambda: len(cancelled) == 100)
 
 
@@ -157,19 +164,21 @@ async def test_full_server_that_falls_silent(free_port: Ports) -> None:
         assert isinstance(await outcome_of(call), ConnectionLost)
 
 
-async def test_calls_that_wait_in_vain(free_port: Ports) -> None:
+async def test_calls_that_wait_in_vain(free_port: Ports, figure: Figures) -> None:
     """5: Calls that wait for room end at their deadline, and none of them is begun."""
     async with full(free_port(), 10) as (server, client):
         begun = now()
         calls = (client.asend("hang", n, timeout=0.3) for n in range(100))
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {MessageTimeout}
-        assert 0.3 <= now() - begun < 0.8
+        late = now() - begun - 0.3
+        assert late >= 0
+        figure("5: 90 that wait for room: the last is late by", late, 0.05)
         assert len(server.in_flight) == 10
     assert set(cancelled) == {-1}
 
 
-async def test_cancel_frees_a_place(free_port: Ports) -> None:
+async def test_cancel_frees_a_place(free_port: Ports, figure: Figures) -> None:
     """5: A call that is given up gives its place to who waits, on a full server."""
     port = free_port()
     cancelled.clear()
@@ -182,7 +191,7 @@ async def test_cancel_frees_a_place(free_port: Ports) -> None:
         hung.cancel()
         begun = now()
         assert await waiting == 7
-        assert now() - begun < 0.5
+        figure("5: a cancelled call's place is taken", now() - begun, 0.05)
         assert cancelled == [1]
 
 

@@ -6,6 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.conftest import Figures
+
 from .network import Network
 
 LONGEST = 100.0  # seconds: ten times what is promised
@@ -31,7 +33,9 @@ def network() -> Iterator[Network]:
         yield network
 
 
-def test_vanished_host(network: Network, free_port: Callable[[], int]) -> None:
+def test_vanished_host(
+    network: Network, free_port: Callable[[], int], figure: Figures
+) -> None:
     """4: Clients find out, of our server and of a stranger, idle and amid output."""
     ours, other = free_port(), free_port()
     servers = [
@@ -49,6 +53,9 @@ def test_vanished_host(network: Network, free_port: Callable[[], int]) -> None:
     assert clients.stdout.readline() == "ready\n"
     network.cut()
     found, _ = clients.communicate("cut\n", timeout=LONGEST)
-    names = [line.split()[0] for line in found.splitlines()]
-    assert names[0] == "MessageTimeout"
-    assert sorted(names[1:]) == ["idle", "keep-alive", "unsent"]
+    (first, late), *others = (line.split() for line in found.splitlines())
+    assert first == "MessageTimeout"
+    figure("4: a deadline of 1 s at a vanished host is late by", float(late) - 1, 0.02)
+    assert sorted(name for name, _ in others) == ["idle", "keep-alive", "unsent"]
+    for name, seconds in others:
+        figure(f"4: a vanished host is found: {name}", float(seconds), 10.0)

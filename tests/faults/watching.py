@@ -38,13 +38,13 @@ async def main(host: str, ours: int, other: int) -> None:
 
     async def watch(name: str) -> None:
         await lost[name].wait()
-        say(f"{name} {time.monotonic() - begun:.1f}")
+        say(f"{name} {time.monotonic() - begun:.3f}")
 
     async def call() -> None:
         try:
             await idle.asend("echo", 2, timeout=1)
         except MicroserviceError as error:
-            say(f"{type(error).__name__} {time.monotonic() - begun:.1f}")
+            say(f"{type(error).__name__} {time.monotonic() - begun:.3f}")
 
     await waiting.aemit("into the void", "x" * 1000)
     await asyncio.gather(call(), *(watch(name) for name in lost))

@@ -28,6 +28,12 @@ def serve(free_port: Callable[[], int]) -> Serve:
     return serve
 
 
+@pytest.fixture
+def port(free_port: Callable[[], int]) -> int:
+    """A port for a server."""
+    return free_port()
+
+
 # --- certificates ---
 
 
