@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Ports:
-    """Ports that nobody listens on, each handed out once by this process.
+    """Ports that nobody listens on; none comes again before all others have come.
 
     The workers of a run have ports of their own, and the start is random, so that test
     runs beside this one seldom try the same port.
@@ -48,7 +48,7 @@ class Ports:
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         ports = range(FIRST_PORT + worker, LAST_PORT + 1, workers)
         start = random.SystemRandom().randrange(len(ports))
-        self._ports = itertools.chain(ports[start:], ports[:start])
+        self._ports = itertools.cycle([*ports[start:], *ports[:start]])
         self._lock = threading.Lock()
 
     def __call__(self) -> int:
