@@ -34,7 +34,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' Makefile
 
 # Each of the two has brokers of its own; more would only wait for each other's.
-PYTEST := -m pytest --numprocesses 2 --dist loadfile
+PYTEST := -m pytest --numprocesses 2 --dist worksteal
 
 # What shows nothing about the newer Python is not run on it again: the brokers that the
 # tests start, Nest and the docs. asyncio's debug mode takes half the time of the rest.
