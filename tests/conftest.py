@@ -46,9 +46,10 @@ class Ports:
     def __init__(self) -> None:
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        ports = range(FIRST_PORT + worker, LAST_PORT + 1, workers)
+        each = (LAST_PORT + 1 - FIRST_PORT) // workers
+        ports = range(FIRST_PORT + worker * each, FIRST_PORT + (worker + 1) * each)
         start = random.SystemRandom().randrange(len(ports))
-        self._ports = itertools.cycle([*ports[start:], *ports[:start]])
+        self._ports: Iterator[int] = itertools.cycle([*ports[start:], *ports[:start]])
         self._lock = threading.Lock()
 
     def __call__(self) -> int:
