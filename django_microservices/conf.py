@@ -195,11 +195,15 @@ def create_client(transport: Any = DEFAULT_TRANSPORT, **options: Any) -> "Client
 def create_microservice(names: Iterable[str] = ()) -> "Microservice":
     """Make a Microservice of the servers named, or of all in settings.
 
-    Raises ``ImproperlyConfigured`` for a name that settings do not have.
+    Raises ``ImproperlyConfigured`` for a name that settings do not have, and where they
+    have none.
     """
     from .runtime.microservice import Microservice
 
     known = names_in("SERVERS")
+    if not known:
+        message = f"{SETTING}['SERVERS']: it is empty: there is nothing to serve."
+        raise ImproperlyConfigured(message)
     for name in names:
         if name not in known:
             path = path_of("SERVERS", name)

@@ -1,19 +1,23 @@
 """``inject``: what ``Inject`` does for handlers, for any other function."""
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 from .conf import clients
 from .dispatch import params
 
-F = TypeVar("F", bound=Any)
+T = TypeVar("T")
 
 
-def inject(target: F) -> F:
+@overload
+def inject(target: type[T]) -> type[T]: ...
+@overload
+def inject(target: Callable[..., T]) -> Callable[..., T]: ...
+def inject(target: Any) -> Any:
     """Fill the parameters that are annotated with ``Inject`` at every call.
 
     For sync and async views, class-based views (over the class, or what ``as_view()``
     returned) and any other function or class. What the caller passes by name is left
     alone. Inside a handler the factories share what they made for this message.
     """
-    injected: F = params.inject(target, clients.__getitem__)
-    return injected
+    return params.inject(target, clients.__getitem__)

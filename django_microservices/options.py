@@ -34,12 +34,20 @@ def build_transport(
         checked["group"] = service()
     try:
         return cls(**checked)
-    except (ImproperlyConfigured, TypeError, ValueError) as error:
-        text = without_secrets(str(error), options)
+    except Exception as error:  # noqa: BLE001 - anybody may write a transport
+        said = _said(error)
+        text = without_secrets(said, options)
         # A traceback would show what the text above does not.
-        cause = error if text == str(error) else None
+        cause = error if text == said else None
         message = f"{path}['OPTIONS']: {text}"
         raise ImproperlyConfigured(message) from cause
+
+
+def _said(error: Exception) -> str:
+    """Return what a constructor said; one that did not mean to is named."""
+    if isinstance(error, ImproperlyConfigured | TypeError | ValueError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def transport_class(given: Any, path: str) -> type[Transport]:

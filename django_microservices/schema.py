@@ -25,6 +25,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
+from .wire.ranges import Range
 from .wire.seconds import seconds_of
 from .wire.secrets import masked, without_secrets
 from .wire.text import suggestion
@@ -113,7 +114,13 @@ def _if(value: Any, *, accepted: bool) -> Any:
 
 
 def _read_wrapped(value: Any, hint: Any, path: str) -> Any:
-    return _read(value, get_args(hint)[0], path)
+    inner, *metadata = get_args(hint)
+    found = _read(value, inner, path)
+    for one in metadata:
+        if isinstance(one, Range) and not one.admits(found):
+            message = f"{path}: {found} is not {one}."
+            raise ImproperlyConfigured(message)
+    return found
 
 
 def _read_union(value: Any, hint: Any, path: str) -> Any:

@@ -68,6 +68,13 @@ def test_create_microservice_of_some() -> None:
         assert server is servers["b"]
 
 
+def test_create_microservice_of_nothing() -> None:
+    """Without servers there is nothing to serve."""
+    with override_settings(MICROSERVICES={"SERVERS": {}}):
+        text = refusal(create_microservice)
+    assert text.startswith("MICROSERVICES['SERVERS']: it is empty")
+
+
 def test_create_microservice_of_an_unknown() -> None:
     """A server that settings do not have is refused."""
     with given(SERVERS={"default": {}}):

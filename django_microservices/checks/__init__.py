@@ -10,12 +10,14 @@ E006   a handler returns a model or QuerySet, which cannot travel as it is
 E007   a text pattern that is JSON, so that nothing can reach it
 E008   a certificate or key of ``tls_options`` or ``tls`` cannot be used
 W001   two wildcard patterns on one server overlap
-W002   a marked function stands outside of ``handlers.py`` and is not served
+W002   a marked function is not served: outside of ``handlers.py``, or hidden there
 W003   ``DATABASE_MAX_AGE`` and ``CONN_MAX_AGE`` are 0: a connection for each message
 W004   (--deploy) a server listens beyond this host without TLS
 W005   (--deploy) handlers of a third-party app are served by default
 W006   (--deploy) ``reject_unauthorized`` is False: certificates are not verified
 W007   (--deploy) a server cannot share work: each replica handles each message
+W008   (--deploy) a server or client talks to a broker elsewhere without TLS
+W009   two servers listen on the same address
 I001   an entry is an async callable, which is not called by checks
 I002   (--deploy) how many database connections the sync threads keep
 =====  ================================================================================
@@ -33,11 +35,12 @@ TAG = "microservices"
 @register(TAG)
 def check_microservices(**_: Any) -> list[CheckMessage]:
     """Construct everything in settings, and look at what came of it."""
-    from . import database, handlers, tls
+    from . import addresses, database, handlers, tls
     from .found import Found
 
     found = Found()
-    checks = (*handlers.CHECKS, *database.CHECKS, *tls.CHECKS)
+    rooms = (handlers, database, tls, addresses)
+    checks = [check for room in rooms for check in room.CHECKS]
     return [*found.messages, *(message for check in checks for message in check(found))]
 
 

@@ -3,7 +3,6 @@
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
@@ -16,15 +15,28 @@ from .found import Found
 def open_servers(found: Found) -> Iterator[CheckMessage]:
     """W004."""
     for name, config in found.servers.items():
-        transport: Any = config.transport
-        if not transport.listens or transport.tls_options:
-            continue
-        if not _is_loopback(transport.host):
+        transport = config.transport
+        host = getattr(transport, "host", "")
+        has_tls = getattr(transport, transport.tls_option, None) is not None
+        if transport.listens and not (has_tls or _is_loopback(host)):
             yield Warning(
-                f"Server {name!r} listens on {transport.host!r} without TLS: "
-                "whoever reaches the port can call every handler.",
-                hint="Give it tls_options, or bind it to 127.0.0.1.",
+                f"Server {name!r} listens on {host!r} without TLS: whoever reaches the "
+                "port can call every handler.",
+                hint=f"Give it {transport.tls_option}, or bind it to 127.0.0.1.",
                 id=f"{TAG}.W004",
+            )
+
+
+def plain_brokers(found: Found) -> Iterator[CheckMessage]:
+    """W008."""
+    for path, _, transport in found.transports():
+        hosts = [host for host in transport.plain_hosts if not _is_loopback(host)]
+        if hosts:
+            yield Warning(
+                f"{path}: it talks to {', '.join(map(repr, hosts))} without TLS: "
+                "whoever is on the way reads and changes messages and passwords.",
+                hint="Name it by a URL of TLS: rediss, tls, amqps, mqtts.",
+                id=f"{TAG}.W008",
             )
 
 
@@ -60,12 +72,12 @@ def _is_own(app: AppConfig) -> bool:
 
 def unverified(found: Found) -> Iterator[CheckMessage]:
     """W006."""
-    for path, _, _, option, options in found.with_tls():
+    for path, _, transport, options in found.with_tls():
         if options.get("reject_unauthorized") is False:
             yield Warning(
                 f"{path}: reject_unauthorized is False, so the certificate of the "
                 "other side is not verified.",
-                hint=f"Name whom to trust in {option}['ca'] instead.",
+                hint=f"Name whom to trust in {transport.tls_option}['ca'] instead.",
                 id=f"{TAG}.W006",
             )
 
@@ -83,4 +95,4 @@ def unshared(found: Found) -> Iterator[CheckMessage]:
             )
 
 
-CHECKS = (open_servers, third_party_handlers, unverified, unshared)
+CHECKS = (open_servers, plain_brokers, third_party_handlers, unverified, unshared)

@@ -1,7 +1,7 @@
 """What settings say, constructed for the checks."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,6 @@ from ..endpoints.config import ClientConfig, ServerConfig
 from ..transports.base import Transport
 from ..wire.secrets import without_secrets
 from . import TAG
-
-_TLS = ("tls_options", "tls")
-"""What transports call their options of TLS, and have as an attribute."""
 
 
 class Found:
@@ -96,12 +93,12 @@ class Found:
             for name, config in configs.items():
                 yield conf.path_of(kind, name), kind, config.transport
 
-    def with_tls(self) -> Iterator[tuple[str, str, Transport, str, Any]]:
-        """Yield those with TLS, the name of their option, and what it says."""
+    def with_tls(self) -> Iterator[tuple[str, str, Transport, Mapping[str, Any]]]:
+        """Yield those that have ``TLSOptions``, and what these say."""
         for path, kind, transport in self.transports():
-            for option in _TLS:
-                if options := getattr(transport, option, None):
-                    yield path, kind, transport, option, options
+            options = getattr(transport, transport.tls_option, None)
+            if isinstance(options, Mapping):
+                yield path, kind, transport, options
 
     @property
     def handlers(self) -> list[Handler]:

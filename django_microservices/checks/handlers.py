@@ -7,7 +7,7 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
 
 from .. import conf
-from ..dispatch.decorators import marked_functions
+from ..dispatch.decorators import marked_functions, marks_of
 from ..dispatch.handlers import Handler
 from ..dispatch.payloads import unencodable_reason
 from ..dispatch.registry import HANDLERS
@@ -92,16 +92,32 @@ def strays(found: Found) -> Iterator[CheckMessage]:
     """W002; silent while discovery itself fails."""
     if any(message.is_serious() for message in found.messages):
         return
-    served = {id(handler.source) for handler in conf.discovery.all()}
+    served = {id(handler.mark) for handler in conf.discovery.all()}
     for function in marked_functions():
-        if id(function) not in served and not _is_in_handlers(function.__module__):
-            yield Warning(
-                f"{function.__module__}.{function.__qualname__} is marked as a "
-                f"handler, but stands outside of {HANDLERS}.py: no server finds it.",
-                hint=f"Move it to the {HANDLERS}.py of an installed app, or name its "
-                "module in HANDLERS of a server.",
-                id=f"{TAG}.W002",
-            )
+        if all(id(mark) in served for mark in marks_of(function)):
+            continue
+        if function.__module__ in conf.discovery.modules:
+            why, hint = _HIDDEN
+        elif _is_in_handlers(function.__module__):  # left out by HANDLERS
+            continue
+        else:
+            why, hint = _ELSEWHERE
+        yield Warning(
+            f"{function.__module__}.{function.__qualname__} is marked as a handler, "
+            f"but {why}: no server finds it.",
+            hint=hint,
+            id=f"{TAG}.W002",
+        )
+
+
+_ELSEWHERE = (
+    f"stands outside of {HANDLERS}.py",
+    f"Move it to the {HANDLERS}.py of an app, or name its module in HANDLERS.",
+)
+_HIDDEN = (
+    "is neither a function of its module nor a method of a Controller there",
+    "Derive its class from Controller, or give the decorator above functools.wraps.",
+)
 
 
 def _is_in_handlers(module: str) -> bool:

@@ -141,10 +141,11 @@ class Databases:
     """The database connections of one pool thread, made on that thread.
 
     ``opened`` is empty until the thread has used a database: then nothing here needs to
-    be called. ``max_age`` (seconds) stands in for a CONN_MAX_AGE of 0.
+    be called. ``max_age`` (seconds) stands in for a CONN_MAX_AGE of 0; ``None`` is for
+    ever, whatever that is.
     """
 
-    def __init__(self, max_age: float) -> None:
+    def __init__(self, max_age: float | None) -> None:
         self._max_age = max_age
         self._used_at = 0.0
         self._own = _own_connections()
@@ -180,18 +181,20 @@ class Databases:
         connection.queries_log.clear()
         if _is_in_transaction(connection):
             _abandon(connection)
-        if connection.settings_dict["CONN_MAX_AGE"] == 0:
-            self._prolong(connection)
+        if self._max_age is None:
+            connection.close_at = None
+        elif connection.settings_dict["CONN_MAX_AGE"] == 0:
+            self._prolong(connection, self._max_age)
         connection.close_if_unusable_or_obsolete()
 
-    def _prolong(self, connection: BaseDatabaseWrapper) -> None:
+    def _prolong(self, connection: BaseDatabaseWrapper, age: float) -> None:
         # A pool of the driver's gets its connection back after every message.
         if "pool" in connection.settings_dict["OPTIONS"]:
             return
-        settings = {**connection.settings_dict, "CONN_MAX_AGE": self._max_age}
+        settings = {**connection.settings_dict, "CONN_MAX_AGE": age}
         connection.settings_dict = settings
         if connection.close_at is not None:
-            connection.close_at += self._max_age
+            connection.close_at += age
 
     def expire(self) -> None:
         """Close connections that are past their age."""

@@ -3,10 +3,28 @@
 import asyncio
 import atexit
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 from .handover import Waiter
 from .inbox import Inbox
+
+
+@contextlib.contextmanager
+def holding_up_exit() -> Iterator[None]:
+    """Have the interpreter's exit wait until the block is left."""
+    left: Waiter[None] = Waiter()
+    atexit.register(left.wait)
+    try:
+        yield
+    finally:
+        left.set_result(None)
+        atexit.unregister(left.wait)
+
+
+def is_exiting() -> bool:
+    """Whether the interpreter's exit has begun."""
+    return not threading.main_thread().is_alive()
 
 
 @contextlib.contextmanager

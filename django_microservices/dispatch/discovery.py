@@ -15,12 +15,13 @@ Names = tuple[str, ...] | None
 class Discovery:
     """What apps and modules define, by the names under which a server asks for them.
 
-    ``None`` are all installed apps.
+    ``None`` are all installed apps. ``modules`` are the names of those looked at.
     """
 
     def __init__(self, resolve_client: ResolveClient) -> None:
         self._resolve_client = resolve_client
         self._found: dict[Names, list[Handler]] = {}
+        self.modules: set[str] = set()
 
     def handlers(self, server: str, names: Names, path: str) -> list[Handler]:
         """Return the handlers that a server offers; ``path`` is where it names them.
@@ -28,7 +29,8 @@ class Discovery:
         Raises ``ImproperlyConfigured``.
         """
         if names not in self._found:
-            modules = _modules(names, path)
+            modules = list(_modules(names, path))
+            self.modules |= {module.__name__ for module in modules}
             self._found[names] = discover(modules, self._resolve_client)
         return [
             handler
@@ -43,6 +45,7 @@ class Discovery:
     def clear(self) -> None:
         """Look anew."""
         self._found.clear()
+        self.modules.clear()
 
 
 def _modules(names: Names, path: str) -> Iterator[ModuleType]:

@@ -6,9 +6,10 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 
-from ..exceptions import MessageTimeout, RpcException
+from ..exceptions import MessageTimeout, MessageTooLarge, RpcException
 from ..wire.codecs import encode
 from ..wire.text import shown
+from ..wire.unreadable import TOO_LARGE
 from .payloads import PayloadError
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ NOT_FOUND = "Not found."
 TIMED_OUT = "The handler ran out of time."
 _FIXED = (
     (MessageTimeout, TIMED_OUT),
+    (MessageTooLarge, TOO_LARGE),
     (PermissionDenied, FORBIDDEN),
     (Http404, NOT_FOUND),
 )

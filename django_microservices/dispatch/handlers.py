@@ -48,6 +48,7 @@ class Handler:
         resolve_client: ResolveClient,
     ) -> None:
         self.source = function
+        self.mark = mark
         self.kind = mark.kind
         self.patterns: tuple[Pattern, ...] = mark.patterns
         self.controller = controller

@@ -64,6 +64,7 @@ def discover(
     errors: list[ImproperlyConfigured] = []
     for function, mark, controller in _marked_in(modules):
         try:
+            _refuse_without_self(function)
             handlers.append(Handler(function, mark, controller, resolve_client))
         except ImproperlyConfigured as error:
             errors.append(error)
@@ -95,9 +96,26 @@ def _marks_on(member: Any) -> Iterator[Marked]:
         for mark in marks_of(member):
             yield member, mark, None
     elif _is_controller(member):
-        for _, function in inspect.getmembers(member, inspect.isfunction):
-            for mark in marks_of(function):
-                yield function, mark, member
+        for _, found in inspect.getmembers_static(member, _is_function):
+            for mark in marks_of(getattr(found, "__func__", found)):
+                yield found, mark, member
+
+
+def _is_function(member: Any) -> bool:
+    return inspect.isfunction(member) or isinstance(member, _WITHOUT_SELF)
+
+
+_WITHOUT_SELF = (staticmethod, classmethod)
+
+
+def _refuse_without_self(function: Any) -> None:
+    if isinstance(function, _WITHOUT_SELF):
+        message = (
+            f"{function.__module__}.{function.__qualname__}: a Controller's handler "
+            f"takes self: leave @{type(function).__name__} out, or make it a function "
+            "of the module."
+        )
+        raise ImproperlyConfigured(message)
 
 
 def _is_controller(member: Any) -> bool:

@@ -3,12 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..dispatch.errors import TIMED_OUT, TIMED_OUT_ERROR
 from ..exceptions import (
     InvalidReply,
     MessageTimeout,
+    MessageTooLarge,
     MicroserviceError,
     NoHandler,
     RemoteError,
@@ -18,6 +20,7 @@ from ..wire.codecs import decode
 from ..wire.messages import UNSET, Message, Reply
 from ..wire.packets import NO_HANDLER
 from ..wire.text import shown
+from ..wire.unreadable import TOO_LARGE, TOO_LARGE_ERROR
 
 if TYPE_CHECKING:
     from ..concurrency.timers import Bucket
@@ -48,6 +51,17 @@ class Call(Message, eq=False):
     bucket: "Bucket | None" = None
     last: Any = UNSET
     done: bool = False
+
+    def after(self, waited: float) -> "Call":
+        """Return the call as it is published ``waited`` seconds late.
+
+        The call itself keeps its timeout: for its error, and a stream's next items.
+        """
+        if self.timeout is None:
+            return self
+        late = copy(self)
+        late.timeout = max(0.0, self.timeout - waited)
+        return late
 
     def receive(self, reply: Reply) -> None:
         """Take one packet of the answer: of several items the last one counts."""
@@ -210,11 +224,17 @@ def remote_error(call: Call, reply: Reply) -> MicroserviceError:
         pattern = shown(call.pattern.route)
         return NoHandler(f"{call.client or 'The other side'}: {pattern}: {NO_HANDLER}")
     assert reply.error is not None
-    if reply.error == TIMED_OUT_ERROR:
-        return MessageTimeout(
-            f"{call.client}: {shown(call.pattern.route)}: {TIMED_OUT}"
-        )
+    known = _KNOWN_ERRORS.get(reply.error)
+    if known is not None:
+        kind, text = known
+        return kind(f"{call.client}: {shown(call.pattern.route)}: {text}")
     try:
         return RemoteError(decode(reply.error))
     except MicroserviceError as error:
         return InvalidReply(str(error))
+
+
+_KNOWN_ERRORS: dict[bytes, tuple[type[MicroserviceError], str]] = {
+    TIMED_OUT_ERROR: (MessageTimeout, TIMED_OUT),
+    TOO_LARGE_ERROR: (MessageTooLarge, TOO_LARGE),
+}

@@ -93,21 +93,16 @@ class Client(Verbs):
             timeout = seconds_of(timeout, "timeout")
         if options is not None:
             options = options_of(options, self._transport)
-        streams = kind is StreamCall
-        name = self.name
         return kind(
             pattern,
             data,
             id_,
             headers,
             timeout,
-            None,
-            None,
-            options,
-            streams,
-            None,
-            name,
-            returns,
+            options=options,
+            stream=kind is StreamCall,
+            client=self.name,
+            returns=returns,
         )
 
     # --- the connection ---

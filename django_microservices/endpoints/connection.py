@@ -45,7 +45,7 @@ class Connection:
         self.session: Session | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
-        self._waiting: dict[Call, None] = {}
+        self._waiting: dict[Call, float] = {}  # since when, on the loop's clock
         self._hurry = asyncio.Event()
         self._gone = asyncio.Event()
         self._is_closed = False
@@ -71,7 +71,7 @@ class Connection:
         if self._is_closed or self.loop.is_closed():
             call.fail(NotConnected(f"{self.name}: {CLOSED}"))
             return
-        self._waiting[call] = None
+        self._waiting[call] = self.loop.time()
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._run())
         self._hurry.set()
@@ -201,11 +201,16 @@ class Connection:
         self.session = session
         self.status.change(Status.CONNECTED)
         self.listeners.call("connect")
-        for call in self._take_waiting():
+        self._send_waiting(session)
+
+    def _send_waiting(self, session: Session) -> None:
+        """Send what waited for the link; in one process nobody waits for one."""
+        now = self.loop.time()
+        for call, since in self._take_waiting():
             if call.is_event:
                 call.succeed(session)
             else:
-                self.send(call)
+                session.send(call, 0.0 if self.transport.in_process else now - since)
 
     def _retired(self, session: Session, reason: BaseException | None) -> None:
         """Take no more calls on a link that is lost, or whose server says goodbye."""
@@ -228,11 +233,11 @@ class Connection:
     def _fail_waiting(self, reason: BaseException) -> None:
         refused = isinstance(reason, TransportRefused)
         kind = TransportRefused if refused else NotConnected
-        for call in self._take_waiting():
+        for call, _ in self._take_waiting():
             call.fail(kind(f"{self.name}: {reason}"))
 
-    def _take_waiting(self) -> list[Call]:
-        calls = [call for call in self._waiting if not call.done]
+    def _take_waiting(self) -> list[tuple[Call, float]]:
+        calls = [item for item in self._waiting.items() if not item[0].done]
         self._waiting.clear()
         return calls
 

@@ -11,7 +11,6 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from ..concurrency.tasks import start_task
 from ..dispatch.errors import (
-    INTERNAL_ERROR,
     TIMED_OUT,
     TIMED_OUT_ERROR,
     error_text,
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ACK, RETRY, DEAD = "ack", "retry", "dead"
+TRAVELS = (asyncio.CancelledError, KeyboardInterrupt)
+"""What ends a task or the process, whatever is answered."""
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -71,7 +72,9 @@ class Delivery(msgspec.Struct, eq=False):
         server.in_flight.add(self)
         if server.observed:
             self._announce()
-        timeout = self.message.timeout
+        message = self.message
+        # Nobody waits for an event, whatever its headers say (of another message).
+        timeout = None if message.id is UNSET else message.timeout
         if timeout is not None:
             self.context.deadline = server.timers.time() + timeout
             if timeout <= 0:  # it was used up while the message waited for room
@@ -194,7 +197,8 @@ class Delivery(msgspec.Struct, eq=False):
             self._fail(error)
         except BaseException as error:
             self._cut_short(error)
-            raise
+            if isinstance(error, TRAVELS):
+                raise
         self._end(self._own_outcome())
 
     def _cut_short(self, error: BaseException) -> None:
@@ -264,10 +268,10 @@ class Delivery(msgspec.Struct, eq=False):
             self.error = None  # its traceback would keep this, and this it, alive
 
     def _answer_with(self, error: Exception, respond: "Respond") -> Any:
-        """Answer the fixed error where the answer itself cannot be sent."""
+        """Answer with an error where the answer itself cannot be sent."""
         logger.error("No answer to %s: %s", self.shown, error, extra=self._extra)
         try:
-            return respond(Reply(self.message.id, None, INTERNAL_ERROR))
+            return respond(Reply(self.message.id, None, error_text(error)))
         except Exception:
             logger.exception("Nor can the error be sent.", extra=self._extra)
 

@@ -196,6 +196,14 @@ def payload_of(data: Any) -> Any:
     return UNSET if data is UNSET else encode(data)
 
 
+def as_it_arrives(data: Any) -> Any:
+    """Return what is sent as plain Python, whatever becomes of the object itself.
+
+    Raises :class:`EncodingError` for what cannot travel.
+    """
+    return UNSET if data is UNSET else decode(encode(data))
+
+
 def value_of(data: Any, returns: Any) -> Any:
     """Decode an answer, to the type asked for; raise :class:`InvalidReply`.
 

@@ -26,6 +26,7 @@ from .fanout import Fanout, Settled, answer
 from .listeners import Listeners
 from .routing import Route, Routes
 from .streaming import StreamDelivery
+from .watch import Watch
 
 if TYPE_CHECKING:
     from ..transports.base import Delivery as AnyDelivery
@@ -75,6 +76,7 @@ class Server:
         self.threads = threads
         self.streams = streams
         self.timers = Timers(self.loop)
+        self.watch = Watch(self)
         self._inbox = Inbox(self.loop)
         self.log_messages = config.log_messages
         self.observed = config.log_messages or any(
@@ -173,8 +175,9 @@ class Server:
     @property
     def is_ready(self) -> bool:
         """Whether messages are consumed now."""
-        consumes = self.status.value in {Status.CONNECTED, Status.UNBLOCKED}
-        return consumes and not self._draining
+        if self.status.value not in {Status.CONNECTED, Status.UNBLOCKED}:
+            return False
+        return not (self._draining or self.watch.is_stalled)
 
     async def ended(self) -> None:
         """Return when it gave up for good, since no retry would help."""
@@ -225,18 +228,6 @@ class Server:
         if self.status.value is Status.CONNECTING and self._task is not None:
             self._task.cancel()
         self.status.change(Status.DRAINING)
-
-    def expire_overdue(self) -> None:
-        """Free the places of sync handlers whose callers gave up.
-
-        Their threads cannot be stopped. Called now and then, since a timer for each
-        message would cost all of them.
-        """
-        now = self.timers.time()
-        for delivery in tuple(self.in_flight):
-            deadline = delivery.context.deadline
-            if deadline is not None and deadline < now:
-                delivery.expire()
 
     # --- messages ---
 

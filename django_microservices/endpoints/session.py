@@ -5,7 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ConnectionLost, MicroserviceError, NotConnected
+from ..exceptions import (
+    ConnectionLost,
+    MessageTooLarge,
+    MicroserviceError,
+    NotConnected,
+)
 from ..wire.messages import Reply
 from ..wire.status import Status
 from .calls import Call
@@ -92,8 +97,11 @@ class Session:
             self.opened.exception()  # nobody may be waiting
         calls = tuple(self.pending.values())
         self.pending.clear()
+        kind = (
+            MessageTooLarge if isinstance(reason, MessageTooLarge) else ConnectionLost
+        )
         for call in calls:
-            call.fail(ConnectionLost(f"{self.name}: {reason}"))
+            call.fail(kind(f"{self.name}: {reason}"))
         self._retire(reason)
 
     def _retire(self, reason: BaseException | None) -> None:
@@ -119,12 +127,16 @@ class Session:
 
     # --- calls ---
 
-    def send(self, call: Call) -> None:
-        """Publish a request and wait for its replies; an error goes to its caller."""
+    def send(self, call: Call, waited: float = 0.0) -> None:
+        """Publish a request and wait for its replies; an error goes to its caller.
+
+        ``waited`` is in seconds, and gone from what the other side is told that the
+        caller will wait.
+        """
         self.pending[call.id] = call
         call.session = self
         try:
-            waiting = self.link.publish(call)
+            waiting = self.link.publish(call.after(waited) if waited else call)
         except Exception as error:  # noqa: BLE001 - its caller gets it
             call.fail(error)
         else:

@@ -10,7 +10,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from ..concurrency.tasks import start_task
 from ..wire.context import current
 from ..wire.messages import UNSET, Reply
-from .delivery import Delivery
+from .delivery import TRAVELS, Delivery
 
 TURN = 32  # items of a stream before the loop may do something else
 
@@ -41,7 +41,8 @@ class StreamDelivery(Delivery, eq=False):
             self._fail(error)
         except BaseException as error:
             self._cut_short(error)
-            raise
+            if isinstance(error, TRAVELS):
+                raise
         self._end(self._own_outcome())
 
     async def _items(self) -> Any:

@@ -13,7 +13,7 @@ from ..wire.contracts import AnyPattern, Event, Request
 from ..wire.messages import UNSET, new_id
 from .arguments import DEFAULT, EmitOptions, Options, Timeout
 from .calls import Call, StreamCall
-from .exchange import Exchange
+from .exchange import Exchange, as_it_arrives
 from .layers import Layers
 
 In = TypeVar("In")
@@ -223,13 +223,14 @@ class Verbs:
     ) -> None:
         """Send an event; return once the wire has it.
 
-        ``on_commit=True`` sends it after the transaction of database ``using``; for
-        events that must not be lost there is the outbox.
+        ``on_commit=True`` sends it, as it is now, after the transaction of database
+        ``using``; for events that must not be lost there is the outbox.
         """
         refuse_inside_loop("emit", "aemit")
         exchange = self._exchange or self._once.get()
         call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
         if on_commit:
+            call.data = as_it_arrives(call.data)
             transaction.on_commit(lambda: exchange.run(call), using=using)
         else:
             exchange.run(call)
@@ -260,6 +261,7 @@ class Verbs:
         exchange = self._exchange or await self._once.aget()
         call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
         if on_commit:
+            call.data = as_it_arrives(call.data)
             later = to_async(transaction.on_commit)
             await later(lambda: exchange.run(call), using=using)
         else:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from ..concurrency.django_thread import DjangoThread
 from ..concurrency.inline import Inline
 from ..concurrency.pools import Pool
 from ..concurrency.threads import Threads
@@ -42,6 +43,7 @@ class Microservice:
         self.database_max_age = database_max_age
         self.drain_timeout = drain_timeout
         self._pools: tuple[Threads, Threads] | None = None
+        self._django_thread: DjangoThread | None = None
         self._watch: asyncio.Task[None] | None = None
         self.stuck = 0
 
@@ -67,6 +69,7 @@ class Microservice:
             return Inline(loop), Inline(loop)
         if self._pools is None:
             age = self.database_max_age
+            self._django_thread = DjangoThread()
             self._pools = (
                 Threads(self.sync_threads, loop, database_max_age=age),
                 Threads(
@@ -99,7 +102,7 @@ class Microservice:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             for server in self.servers:
-                server.expire_overdue()
+                server.watch.look()
             try:
                 self._relieve()
             except RuntimeError as error:  # there are too many threads
@@ -140,6 +143,9 @@ class Microservice:
             if not pool.stop(timeout=1.0):
                 logger.warning("A sync handler still runs; it ends with the process.")
         self._pools = None
+        if self._django_thread is not None:
+            self._django_thread.close()
+            self._django_thread = None
 
 
 def _first(error: BaseException) -> BaseException:

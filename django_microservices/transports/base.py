@@ -130,9 +130,13 @@ class Transport:
     ends_streams: bool = False
     """A stream is ended on the server when its reader has gone."""
     listens: bool = False
-    """A server binds ``host``, open to all whom ``tls_options`` do not refuse."""
+    """A server binds ``host`` and ``port``, open to all whom TLS does not refuse."""
     in_process: bool = False
     """Handlers run on the caller's own loop and thread (tests)."""
+    tls_option: ClassVar[str] = ""
+    """The option that holds ``TLSOptions``, and the attribute that keeps them."""
+    plain_hosts: "Sequence[str]" = ()
+    """The hosts of brokers to which it talks without TLS."""
 
     message_options: ClassVar[frozenset[str]] = frozenset()
     """Names in ``options=`` of one message beside :data:`MESSAGE_OPTIONS`."""

@@ -18,12 +18,6 @@ class Redelivery:
     """
 
     def __init__(self, max_deliveries: int = 5, delay: float = 1.0) -> None:
-        if max_deliveries < 1:
-            message = f"max_deliveries: {max_deliveries} is not at least 1."
-            raise ValueError(message)
-        if delay < 0:
-            message = f"redelivery_delay: {delay} is not at least 0."
-            raise ValueError(message)
         self.max_deliveries = max_deliveries
         self.delay = delay
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..wire.messages import Message
@@ -11,14 +12,15 @@ from ..wire.messages import Message
 if TYPE_CHECKING:
     from .base import Deliver, Delivery, Respond
 
-Item = tuple[Message, "Respond", Callable[[Any], None] | None]
+Item = tuple[Message, "Respond", Callable[[Any], None] | None, float]
 
 
 class Room:
     """At most ``limit`` deliveries at once; what arrives meanwhile waits in order.
 
     ``pause()`` is called when as many wait as may be in flight, so that no more is read
-    from the broker, and ``resume()`` when half of them are gone.
+    from the broker, and ``resume()`` when half of them are gone. What a message waited
+    is gone from its caller's patience.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Room:
         if self.in_flight < self.limit and not self.waiting:
             self._begin(message, respond, finished)
             return
-        self.waiting.append((message, respond, finished))
+        self.waiting.append((message, respond, finished, monotonic()))
         if len(self.waiting) >= self.limit and not self.is_paused:
             self.is_paused = True
             self._pause()
@@ -90,7 +92,10 @@ class Room:
         self._working = True
         try:
             while self.waiting and self.in_flight < self.limit:
-                self._begin(*self.waiting.popleft())
+                message, respond, finished, since = self.waiting.popleft()
+                if message.timeout is not None:
+                    message.timeout -= monotonic() - since
+                self._begin(message, respond, finished)
         finally:
             self._working = False
         if self.is_paused and len(self.waiting) <= self.limit // 2:
@@ -99,7 +104,7 @@ class Room:
 
     def drop(self) -> list[Message]:
         """Forget and return what has not begun."""
-        dropped = [message for message, _, _ in self.waiting]
+        dropped = [message for message, *_ in self.waiting]
         self.waiting.clear()
         return dropped
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from typing import Any
 
@@ -72,26 +73,37 @@ def _tcp_info(sock: Any) -> tuple[int, int, int, int]:
     return retransmits, unacked, unheard, taken
 
 
-async def connected(
-    loop: asyncio.AbstractEventLoop, host: str, port: int
-) -> socket.socket:
+async def connect(
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.BaseProtocol,
+    host: str,
+    port: int,
+    **tls: Any,
+) -> None:
     """Connect to the first address of a host that takes us; raise :class:`OSError`.
 
-    ``loop.create_connection`` would do, but uvloop's leaves an error that nobody
-    retrieves when it is cancelled while a name is looked up that does not exist.
+    ``loop.create_connection`` alone would do, but uvloop's leaves an error that nobody
+    retrieves when it is cancelled while a name is looked up that does not exist. It
+    gets no socket of ours: uvloop lets go only of the class that it found when it was
+    imported, and one of another, after a late patch by gevent, is closed twice.
     """
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError = OSError(f"no address of {host}")
-    for family, kind, proto, _, address in found:
-        sock = socket.socket(family, kind, proto)
-        sock.setblocking(False)
+    for family, _, _, _, address in found:
         try:
-            await loop.sock_connect(sock, address)
-        except BaseException as error:
-            sock.close()
-            if not isinstance(error, OSError):
-                raise
+            await loop.create_connection(
+                lambda: protocol, *_numeric(address), family=family, **tls
+            )
+        except ssl.SSLError:
+            raise  # somebody is there
+        except OSError as error:
             failure = error
         else:
-            return sock
+            return
     raise failure
+
+
+def _numeric(address: tuple[Any, ...]) -> tuple[str, int]:
+    """Return host and port; the host of one link only (IPv6) names the link as well."""
+    host, port, *more = address
+    return (f"{host}%{more[1]}" if more and more[1] else host), port

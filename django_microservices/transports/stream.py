@@ -19,6 +19,8 @@ HIGH_WATER = 256
 TLS_HIGH_WATER = 64 * 1024
 UNREAD = 16 * 1024 * 1024
 """Bytes that a peer may leave unread."""
+UNREAD_PATIENCE = 5.0
+"""Seconds in which a broker that has more than that to read must read a 16th of it."""
 
 
 class Drained:
@@ -79,10 +81,20 @@ class BatchedStream(Backpressure, asyncio.Protocol):
     ``closed`` ends with the reason when the socket is closed. ``deaf`` says that we do
     not read. ``owed`` is for who counts how long the kernel's acknowledgement may wait:
     what is written carries it. ``peer`` is what texts call the broker, ``most_unread``
-    how many bytes it may leave unread.
+    how many bytes it may leave unread for long: one burst or message may be larger.
     """
 
-    __slots__ = ("_out", "_out_size", "closed", "deaf", "owed", "reason", "transport")
+    __slots__ = (
+        "_behind",
+        "_handed",
+        "_out",
+        "_out_size",
+        "closed",
+        "deaf",
+        "owed",
+        "reason",
+        "transport",
+    )
 
     peer: ClassVar[str] = "the server"
     high_water: ClassVar[int] = HIGH_WATER
@@ -97,6 +109,8 @@ class BatchedStream(Backpressure, asyncio.Protocol):
         self.owed = 0
         self._out: list[bytes] = []
         self._out_size = 0
+        self._handed = 0
+        self._behind: asyncio.TimerHandle | None = None
 
     # --- life ---
 
@@ -139,6 +153,8 @@ class BatchedStream(Backpressure, asyncio.Protocol):
             self.lost = True
             self._out.clear()
             self._out_size = 0
+            if self._behind is not None:
+                self._behind.cancel()
             self.resume_writing()
             self.ended()
 
@@ -181,6 +197,28 @@ class BatchedStream(Backpressure, asyncio.Protocol):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = self.owed = 0
+        self._handed += len(data)
         self.transport.write(data)
-        if self.paused and self.transport.get_write_buffer_size() > self.most_unread:
+        if self.paused and self._behind is None:
+            self._watch_unread()
+
+    # --- a peer that is behind ---
+
+    def _watch_unread(self) -> None:
+        """Look again later at a peer that has very much to read."""
+        unread = self.transport.get_write_buffer_size()
+        if unread > self.most_unread:
+            taken = self._handed - unread
+            self._behind = self.loop.call_later(
+                UNREAD_PATIENCE, self._look_unread, taken
+            )
+
+    def _look_unread(self, before: int) -> None:
+        """End the connection of one that still has, and reads no more."""
+        self._behind = None
+        unread = self.transport.get_write_buffer_size()
+        read = self._handed - unread - before
+        if unread <= self.most_unread or read >= self.most_unread / 16:
+            self._watch_unread()
+        else:
             self.abort(f"{self.peer} left more than {self.most_unread} bytes unread")

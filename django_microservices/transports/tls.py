@@ -116,6 +116,11 @@ def _load(context: ssl.SSLContext, options: TLSOptions, option: str) -> None:
     context.minimum_version = _VERSIONS[version]
     if "cert" in options:
         _load_own(context, options, option)
+    elif "key" in options:
+        message = (
+            f"{option}['key'] needs 'cert': the certificate that it is the key of."
+        )
+        raise TransportRefused(message)
     for authority in _authorities(options):
         _load_authority(context, authority, option)
 

@@ -25,8 +25,8 @@ _AS_LISTS = bytes.maketrans(b"{}", b"[]")
 _STRINGS = re.compile(rb'"[^"]*"')
 
 
-class TooDeep(InvalidMessage):
-    """A text that nests deeper than :data:`MAX_DEPTH`."""
+class TooMuch(InvalidMessage):
+    """A text that is JSON, but nests too deeply or has a number out of range."""
 
 
 def is_too_deep(text: bytes) -> bool:
@@ -188,7 +188,7 @@ def _refuse(token: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(_OUT_OF_RANGE)
+        raise TooMuch(_OUT_OF_RANGE)
     return number
 
 
@@ -196,17 +196,17 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:  # longer than sys.get_int_max_str_digits()
-        raise ValueError(_OUT_OF_RANGE) from None
+        raise TooMuch(_OUT_OF_RANGE) from None
 
 
-_OUT_OF_RANGE = "A number is out of range."
+_OUT_OF_RANGE = "Not readable as JSON: A number is out of range."
 
 
 def decode_leniently(text: bytes) -> Any:
     """Decode with ``json`` what msgspec refused; as :func:`decode`."""
     if is_too_deep(text):
         message = f"Nested deeper than {MAX_DEPTH} levels."
-        raise TooDeep(message)
+        raise TooMuch(message)
     try:
         return json.loads(
             text.decode(),

@@ -7,11 +7,17 @@ import msgspec
 
 from .codecs import decode
 from .messages import UNSET, Message, new_id
+from .seconds import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
-W = TypeVar("W")
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    W = TypeVarWithDefault("W", default=Any)  # so that it may stand without its wire
+else:
+    W = TypeVar("W")
 
 REQUEST_ID_HEADER = "dm-request-id"
 
@@ -90,9 +96,14 @@ class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
         """Acknowledge now, whatever the handler's outcome will be."""
         self._settle("ack", None, "")
 
-    def nack(self, delay: float | None = None) -> None:
-        """Give the message back to be delivered again, after ``delay`` seconds."""
-        self._settle("retry", delay, "")
+    def nack(self, delay: "float | timedelta | None" = None) -> None:
+        """Give the message back to be delivered again, after ``delay`` seconds.
+
+        Raises ``TypeError`` or ``ValueError`` for what is no time of at least 0, and
+        then decides nothing.
+        """
+        seconds = None if delay is None else seconds_of(delay, "delay", zero=True)
+        self._settle("retry", seconds, "")
 
     def reject(self, reason: str) -> None:
         """Refuse the message for good: it becomes a dead letter with ``reason``."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PEER_HEADER = "dm-peer"
 TIMEOUT_HEADER = "dm-timeout"
+_OWN = frozenset((PEER_HEADER, TIMEOUT_HEADER))
 
 _MOST_DIGITS = 9
 _MOST_KNOWN = 1024
@@ -31,11 +32,18 @@ def own_headers(timeout: float | None) -> dict[str, str]:
 
 
 def headers_of(message: "Message") -> dict[str, str] | None:
-    """Return the headers that travel with a message: ours on requests, the user's."""
-    own = None if message.is_event else own_headers(message.timeout)
-    if message.headers is None or own is None:
-        return own or message.headers
-    return message.headers | own
+    """Return the headers that travel with a message: ours on requests, the user's.
+
+    A handler may pass on the headers that it got: what stands there of ours was said of
+    another message.
+    """
+    headers = message.headers
+    if headers is not None and not _OWN.isdisjoint(headers):
+        headers = {name: headers[name] for name in headers if name not in _OWN}
+    if message.is_event:
+        return headers
+    own = own_headers(message.timeout)
+    return own if headers is None else headers | own
 
 
 def metadata_of(message: "Message") -> bytes | None:

@@ -180,18 +180,19 @@ def write_message(
 
 
 def find_id(text: bytes) -> Any:
-    """Find the id of a message that cannot be read, or ``UNSET`` (best effort).
+    """Find the id of a packet that cannot be read, or ``UNSET`` (best effort).
 
-    Nest and we write the id behind the payload.
+    Nest and we write the id behind the payload; others may begin with it.
     """
-    match = _ID_AT_END.search(text[-4096:])
+    match = _ID_AT_END.search(text[-4096:]) or _ID_AT_START.match(text)
     try:
         return decode(match[1]) if match else UNSET
     except InvalidMessage:
         return UNSET
 
 
+_ID = rb'"id"\s*:\s*("[^"\\]{1,128}"|-?\d{1,20})\s*'
+_ID_AT_START = re.compile(rb"\s*\{\s*" + _ID + rb",")
 _ID_AT_END = re.compile(
-    rb',\s*"id"\s*:\s*("[^"\\]{1,128}"|-?\d{1,20})\s*'
-    rb'(?:,\s*"metadata"\s*:\s*\{[^{}]*\}\s*)?\}\s*$'
+    rb",\s*" + _ID + rb'(?:,\s*"metadata"\s*:\s*\{[^{}]*\}\s*)?\}\s*$'
 )

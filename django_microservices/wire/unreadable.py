@@ -6,6 +6,9 @@ from .codecs import MAX_DEPTH
 from .messages import UNSET, Reply
 
 UNREADABLE = b'{"status":"error","message":"The message could not be read."}'
+TOO_LARGE = "A message or its answer is too large."
+TOO_LARGE_ERROR = b'{"status":"error","message":"%b"}' % TOO_LARGE.encode()
+"""In the place of an answer that is larger than one of the two ends allows."""
 TOO_DEEP = b"(" + b"[" * (MAX_DEPTH + 1)
 """In the place of an answer that nests too deeply: no JSON, and so deep itself that
 whatever reads it says so."""

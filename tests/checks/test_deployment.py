@@ -1,8 +1,10 @@
 """Checks of what matters in production only."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -29,6 +31,53 @@ def test_open_server_with_tls(certificate: dict[str, str]) -> None:
     options = {"host": "0.0.0.0", "tls_options": certificate}
     assert deployed(SERVERS=served(OPTIONS=options)) == []
     assert deployed(SERVERS=served(TRANSPORT=MemoryTransport)) == []
+
+
+BROKERS = [
+    ("RedisTransport", {"url": "redis://HOST"}, {"url": "rediss://HOST"}),
+    ("RedisTransport", {"host": "HOST"}, {"host": "HOST", "tls": {}}),
+    (
+        "RedisTransport",
+        {"sentinels": ["HOST"], "name": "m"},
+        {"sentinels": ["HOST"], "name": "m", "tls": {}},
+    ),
+    ("NATSTransport", {"url": "nats://HOST"}, {"url": "tls://HOST"}),
+    ("JetStreamTransport", {"servers": ["HOST"]}, {"servers": ["HOST"], "tls": {}}),
+    ("RabbitMQTransport", {"url": "amqp://HOST"}, {"url": "amqps://HOST"}),
+    ("MQTTTransport", {"url": "mqtt://HOST"}, {"url": "mqtts://HOST"}),
+]
+
+
+def told_of_broker(transport: str, options: Any, host: str) -> list[str]:
+    """Return what is told of an entry, which stands on either end."""
+    text = json.dumps(options).replace("HOST", host)
+    entry = {
+        "TRANSPORT": f"django_microservices.transports.{transport}",
+        "OPTIONS": json.loads(text),
+    }
+    servers = {"a": {"HANDLERS": [], **entry}}
+    messages = found(deploy=True, SERVERS=servers, CLIENTS={"b": entry})
+    return [m.msg for m in messages if m.id == "microservices.W008"]
+
+
+@pytest.mark.parametrize(("transport", "plain", "_"), BROKERS)
+def test_plain_broker(transport: str, plain: Any, _: Any) -> None:
+    """A broker elsewhere without TLS is told, for either end."""
+    one, other = told_of_broker(transport, plain, "broker.example")
+    assert "['a']: it talks to 'broker.example' without TLS" in one
+    assert "['b']: it talks to 'broker.example' without TLS" in other
+
+
+@pytest.mark.parametrize(("transport", "plain", "secure"), BROKERS)
+def test_broker_nearby_or_with_tls(transport: str, plain: Any, secure: Any) -> None:
+    """On this host nobody is on the way, and TLS keeps them out."""
+    assert told_of_broker(transport, plain, "127.0.0.1") == []
+    assert told_of_broker(transport, secure, "broker.example") == []
+
+
+def test_broker_behind_a_socket() -> None:
+    """A Unix socket is on this host."""
+    assert told_of_broker("RedisTransport", {"url": "unix:///run/redis"}, "") == []
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from django_microservices import checks
+from django_microservices.transports import Transport
 
 from .running import Write, found, ids, one, served
 
@@ -35,6 +36,20 @@ def test_every_entry_is_constructed() -> None:
         SYNC_THREADS=0,
     )
     assert ids(messages) == ["E001"] * 4
+
+
+class Failing(Transport):
+    """Somebody's transport, with a defect."""
+
+    def __init__(self, *, limit: int = 1) -> None:
+        raise KeyError(limit)
+
+
+def test_transport_with_a_defect() -> None:
+    """Whatever a constructor raises is an error of settings, and named."""
+    messages = found(CLIENTS={"a": {"TRANSPORT": Failing}})
+    path = "MICROSERVICES['CLIENTS']['a']['OPTIONS']"
+    assert one(messages, "E001").msg == f"{path}: KeyError: 1"
 
 
 def test_wrong_shape() -> None:

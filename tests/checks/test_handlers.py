@@ -36,7 +36,8 @@ def test_duplicates_on_two_servers(handlers: Write) -> None:
         "@message_pattern('a', servers='default')\ndef one(data): ...\n"
         "@message_pattern('a', servers='other')\ndef two(data): ...\n"
     )
-    assert ids(found(SERVERS={**served(name), "other": {"HANDLERS": [name]}})) == []
+    other = {"HANDLERS": [name], "OPTIONS": {"port": 3001}}
+    assert ids(found(SERVERS={**served(name), "other": other})) == []
 
 
 def test_several_handlers_of_an_event(handlers: Write) -> None:
@@ -145,6 +146,52 @@ def test_stray(stray: ModuleType) -> None:
 def test_stray_that_is_served(stray: ModuleType) -> None:
     """A module that a server names may be called as it likes."""
     assert stray.__name__ not in str(found(SERVERS=served(stray.__name__)))
+
+
+WITHOUT_WRAPS = """
+def logged(function):
+    def call(*args): return function(*args)
+    return call
+@logged
+@message_pattern('a')
+def stray(data): ...
+"""
+NO_CONTROLLER = """
+class Orders:
+    @message_pattern('a')
+    def stray(self, data): ...
+"""
+
+
+@pytest.mark.parametrize("text", [WITHOUT_WRAPS, NO_CONTROLLER])
+def test_stray_in_a_module_that_is_served(handlers: Write, text: str) -> None:
+    """A marked function that discovery cannot see is told, though it stands there."""
+    name = handlers(text)
+    (message,) = (m for m in found(SERVERS=served(name)) if name in m.msg)
+    assert "stray is marked as a handler, but is neither" in message.msg
+
+
+def test_no_stray_under_a_decorator_that_wraps(handlers: Write) -> None:
+    """With ``functools.wraps`` the mark is seen, and the wrapper is what runs."""
+    name = handlers(
+        "import functools\n"
+        "def logged(function):\n"
+        "    return functools.wraps(function)(lambda *args: function(*args))\n"
+        "@logged\n@message_pattern('a')\ndef stray(data): ...\n"
+    )
+    assert name not in str(found(SERVERS=served(name)))
+
+
+@pytest.mark.parametrize("kind", ["staticmethod", "classmethod"])
+def test_handler_without_self(handlers: Write, kind: str) -> None:
+    """A Controller's handler takes self, and is refused without."""
+    name = handlers(
+        f"class C(Controller):\n    @{kind}\n    @message_pattern('a')\n"
+        "    def stray(self_or_class, data): ...\n"
+    )
+    message = one(found(SERVERS=served(name)), "E002")
+    assert message.msg.startswith(f"{name}.C.stray: a Controller's handler takes self")
+    assert f"@{kind}" in message.msg
 
 
 def test_stray_in_handlers() -> None:

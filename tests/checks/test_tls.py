@@ -1,10 +1,11 @@
 """Checks of certificates and keys."""
 
+import ssl
 from typing import Any
 
 import pytest
 
-from django_microservices.transports import TCPTransport
+from django_microservices.transports import TCPTransport, Transport
 
 from .running import found, ids, one
 
@@ -62,6 +63,46 @@ def test_certificate_of_one_end(certificate: dict[str, str]) -> None:
     path = "MICROSERVICES['SERVERS']['a']['OPTIONS']"
     text = f"{path}: tls_options: a server needs 'cert' and 'key'."
     assert one(messages, "E008").msg == text
+
+
+def test_server_without_a_certificate() -> None:
+    """TLS that says nothing cannot be served, though a client needs no more."""
+    messages = found(SERVERS={"a": with_tls()}, CLIENTS={"b": with_tls()})
+    text = "MICROSERVICES['SERVERS']['a']['OPTIONS']: tls_options: a server needs"
+    assert one(messages, "E008").msg.startswith(text)
+
+
+def test_key_without_a_certificate(certificate: dict[str, str]) -> None:
+    """A key alone would be ignored."""
+    messages = found(CLIENTS={"b": with_tls(key=certificate["key"])})
+    assert "tls_options['key'] needs 'cert'" in one(messages, "E008").msg
+
+
+class Foreign(Transport):
+    """A wire with a TLS option of its own kind."""
+
+    def __init__(self, *, tls_options: ssl.SSLContext | None = None) -> None:
+        self.tls_options = tls_options
+
+
+def test_option_of_another_kind() -> None:
+    """Only what a transport says to be ours is read as ours."""
+    options = {"tls_options": ssl.create_default_context()}
+    entry = {"TRANSPORT": Foreign, "OPTIONS": options}
+    assert ids(found(CLIENTS={"b": entry}, SERVERS={"a": entry})) == []
+
+
+class OurOption(Foreign):
+    """One that says so, and takes a context as well."""
+
+    tls_option = "tls_options"
+
+
+def test_context_in_the_place_of_options() -> None:
+    """There are no files in it to look at."""
+    options = {"tls_options": ssl.create_default_context()}
+    entry = {"TRANSPORT": OurOption, "OPTIONS": options}
+    assert ids(found(CLIENTS={"b": entry})) == []
 
 
 def test_certificate_of_a_broker_client() -> None:

@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 import sys
 
+from django_microservices.concurrency.shutdown import holding_up_exit, is_exiting
+
 PROGRAM = """
 import asyncio, sys, threading
 from django_microservices.concurrency.shutdown import before_exit
@@ -21,6 +23,25 @@ async def work():
         print("drained", flush=True)
 
 threading.Thread(target=lambda: asyncio.run(work()), daemon=True).start()
+entered.wait()
+sys.exit(3)
+"""
+
+HELD_UP = """
+import sys, threading
+from django_microservices.concurrency.shutdown import holding_up_exit, is_exiting
+
+entered = threading.Event()
+
+def work():
+    with holding_up_exit():
+        print(is_exiting(), flush=True)
+        entered.set()
+        while not is_exiting():
+            pass
+        print(is_exiting(), flush=True)
+
+threading.Thread(target=work, daemon=True).start()
 entered.wait()
 sys.exit(3)
 """
@@ -87,3 +108,17 @@ async def test_block_inside_a_loop() -> None:
     with before_exit(stop.set):
         pass
     assert not stop.is_set()
+
+
+def test_exit_is_held_up() -> None:
+    """A daemon thread that holds up the exit goes on to the end of its block."""
+    ended = run(HELD_UP)
+    assert ended.stdout == "False\nTrue\n"
+    assert (ended.returncode, ended.stderr) == (3, "")
+
+
+def test_exit_is_held_up_no_longer() -> None:
+    """What has left the block holds up nothing; nor does an exit show meanwhile."""
+    with holding_up_exit():
+        assert not is_exiting()
+    assert not is_exiting()

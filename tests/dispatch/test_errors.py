@@ -9,7 +9,12 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 from django.utils.translation import gettext_lazy, override
 
-from django_microservices import MessageTimeout, RemoteError, RpcException
+from django_microservices import (
+    MessageTimeout,
+    MessageTooLarge,
+    RemoteError,
+    RpcException,
+)
 from django_microservices.dispatch.errors import error_value, is_expected
 from django_microservices.dispatch.payloads import PayloadError
 from django_microservices.wire.codecs import encode
@@ -95,6 +100,7 @@ def test_validation_error_is_bounded() -> None:
         (PermissionDenied("the secret reason"), "Forbidden resource"),
         (Http404("No User matches password='x'"), "Not found."),
         (MessageTimeout("inner details"), "The handler ran out of time."),
+        (MessageTooLarge("inner"), "A message or its answer is too large."),
         (RemoteError({"secret": 1}), "Internal server error"),
         (ValueError("the secret"), "Internal server error"),
         (SystemExit(3), "Internal server error"),

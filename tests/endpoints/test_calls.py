@@ -9,14 +9,18 @@ from django_microservices import (
     ConnectionLost,
     InvalidReply,
     MessageTimeout,
+    MessageTooLarge,
+    MicroserviceError,
     NoHandler,
     RemoteError,
     StreamOverflow,
 )
 from django_microservices.concurrency.handover import Waiter
+from django_microservices.dispatch.errors import TIMED_OUT_ERROR
 from django_microservices.endpoints.calls import Call, StreamCall, remote_error
 from django_microservices.wire.messages import UNSET, Reply
 from django_microservices.wire.patterns import Pattern
+from django_microservices.wire.unreadable import TOO_LARGE_ERROR
 
 
 def new_call(kind: type[Call] = Call, **more: Any) -> Any:
@@ -180,6 +184,18 @@ async def test_nobody_listens(kind: type[Call]) -> None:
     call.receive(Reply("id", missing=True))
     with pytest.raises(NoHandler):
         await (call.take() if kind is StreamCall else call.waiter)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [(TIMED_OUT_ERROR, MessageTimeout), (TOO_LARGE_ERROR, MessageTooLarge)],
+)
+def test_known_errors(text: bytes, kind: type[MicroserviceError]) -> None:
+    """What the other side says of time and size is an error of that kind here."""
+    call = Call(Pattern.of("sum"), b"1", "id", client="MATH")
+    error = remote_error(call, Reply("id", None, text))
+    assert type(error) is kind
+    assert str(error).startswith("MATH: sum: ")
 
 
 def test_unreadable_error() -> None:

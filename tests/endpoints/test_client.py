@@ -1,7 +1,7 @@
 """The end that asks: its verbs, for every kind of caller."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from django_microservices import (
     NoHandler,
     NotConnected,
     RemoteError,
+    message_pattern,
 )
 from django_microservices.concurrency.portal import portal
 from django_microservices.endpoints.client import Client
@@ -209,6 +210,34 @@ async def test_too_large(port: int) -> None:
         with pytest.raises(MessageTooLarge):
             await client.aemit("noted", "x" * 1024 * 1024)
         assert await client.asend("echo", 1) == 1
+
+
+@pytest.mark.parametrize("size", [200_000, 2_000_000])
+async def test_answer_too_large(port: int, size: int) -> None:
+    """An answer over our limit, or over the server's, fails its own call only."""
+
+    @message_pattern("large")
+    async def large(data: int) -> str:
+        return "x" * data
+
+    @message_pattern("items")
+    async def items(data: int) -> AsyncIterator[str]:
+        yield "first"
+        yield "x" * data
+
+    small = TCPTransport(port=port, max_frame_size=100_000)
+    async with (
+        serving(port, large, items, *HANDLERS),
+        calling(port, transport=small) as client,
+    ):
+        beside = [asyncio.ensure_future(client.asend("echo", n)) for n in range(10)]
+        with pytest.raises(MessageTooLarge, match="answer is too large"):
+            await client.asend("large", size)
+        stream = client.astream("items", size)
+        assert await anext(stream) == "first"
+        with pytest.raises(MessageTooLarge):
+            await anext(stream)
+        assert await asyncio.gather(*beside) == [*range(10)]
 
 
 @pytest.mark.parametrize("pattern", ["dm-ping", Event("dm-x", int)])

@@ -49,6 +49,7 @@ async def test_no_timeout(port: int) -> None:
 async def test_timeout_travels(port: int) -> None:
     """The server learns how long the caller waits."""
     async with serving(port, *HANDLERS), calling(port) as client:
+        await client.aconnect()
         assert (await client.asend("headers", timeout=2))["dm-timeout"] == "2000"
         assert "dm-timeout" not in await client.asend("headers", timeout=None)
 
@@ -57,6 +58,7 @@ async def test_timeout_as_a_timedelta(port: int) -> None:
     """A timeout may be a timedelta."""
     timeout = datetime.timedelta(seconds=2)
     async with serving(port, *HANDLERS), calling(port) as client:
+        await client.aconnect()
         assert (await client.asend("headers", timeout=timeout))["dm-timeout"] == "2000"
 
 

@@ -7,9 +7,15 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import TestCase
 
+from django_microservices import UNSET, EncodingError
 from django_microservices.endpoints.client import Client
 from tests.endpoints.answers import noted
 from tests.endpoints.ends import calling_sync, until
+
+VERBS: list[Any] = [
+    pytest.param(lambda client: client.emit, id="emit"),
+    pytest.param(lambda client: async_to_sync(client.aemit), id="aemit"),
+]
 
 
 @pytest.mark.usefixtures("database")
@@ -42,6 +48,32 @@ def test_emit_on_commit_in_a_test_case(client: Client) -> None:
             assert noted == []
         async_to_sync(until)(lambda: noted)
     assert len(callbacks) == 1
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("verb", VERBS)
+def test_event_as_it_was(client: Client, verb: Any) -> None:
+    """What is sent is the payload as it was when the verb was called."""
+    order = {"state": "new"}
+    with transaction.atomic():
+        verb(client)("noted", order, on_commit=True)
+        order["state"] = "changed"
+    async_to_sync(until)(lambda: noted)
+    assert noted == [{"state": "new"}]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("verb", VERBS)
+def test_event_that_cannot_travel(client: Client, verb: Any) -> None:
+    """A payload that cannot be sent is an error of the call, and not of the commit."""
+    ran: list[str] = []
+    with transaction.atomic():
+        with pytest.raises(EncodingError):
+            verb(client)("noted", object(), on_commit=True)
+        transaction.on_commit(lambda: ran.append("another"))
+        verb(client)("noted", UNSET, on_commit=True)
+    assert ran == ["another"]
+    async_to_sync(until)(lambda: noted == [UNSET])
 
 
 @pytest.mark.usefixtures("database")

@@ -1,6 +1,7 @@
 """What becomes of one message: its answer and its errors."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django_microservices import (
     current_context,
     event_pattern,
 )
+from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import Reply
 from tests.endpoints.ends import until
 from tests.endpoints.peer import BOTH, INTERNAL, Start, async_handler, raising
@@ -111,6 +113,7 @@ ERRORS = [
     (Http404("secret"), {"status": "error", "message": "Not found."}),
     (ZeroDivisionError("secret"), INTERNAL),
     (SystemExit("secret"), INTERNAL),
+    (GeneratorExit("secret"), INTERNAL),
     (asyncio.CancelledError("secret"), INTERNAL),
     (RpcException(object()), INTERNAL),
 ]
@@ -166,9 +169,17 @@ async def test_answer_that_cannot_travel(start: Start, *, is_async: bool) -> Non
     assert await (await start(awrong if is_async else wrong)).ask() == INTERNAL
 
 
-@pytest.mark.parametrize("error", [MessageTooLarge("too large"), KeyError("seam")])
-async def test_answer_that_the_wire_refuses(start: Start, error: Exception) -> None:
-    """An answer that the wire refuses is replaced by the fixed error."""
+TOO_LARGE = {"status": "error", "message": "A message or its answer is too large."}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(MessageTooLarge("too large"), TOO_LARGE), (KeyError("seam"), INTERNAL)],
+)
+async def test_answer_that_the_wire_refuses(
+    start: Start, error: Exception, told: Any
+) -> None:
+    """An answer that the wire refuses is replaced by an error: size is told of."""
     peer = await start(async_handler)
 
     def respond(reply: Reply) -> None:
@@ -177,7 +188,7 @@ async def test_answer_that_the_wire_refuses(start: Start, error: Exception) -> N
         peer.replies.append(reply)
 
     peer.respond = respond
-    assert await peer.ask() == INTERNAL
+    assert await peer.ask() == told
 
 
 async def test_wire_that_refuses_everything(
@@ -211,6 +222,27 @@ async def test_answer_to_a_slow_reader(start: Start) -> None:
     peer.respond = respond
     assert await peer.ask() == 1
     assert waited == []
+
+
+async def ended(data: Any) -> None:
+    """Raise what ends a generator."""
+    raise GeneratorExit
+
+
+async def ended_stream(data: Any) -> AsyncIterator[int]:
+    """Do so after an item."""
+    yield 1
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("handler", [ended, ended_stream])
+async def test_no_task_ends_with_an_error(start: Start, handler: Any) -> None:
+    """Whatever a handler raises, it is answered, and no task is left with it."""
+    peer = await start(handler)
+    delivery = peer.send()
+    await until(delivery.task.done)
+    assert delivery.task.exception() is None
+    assert decode(peer.replies[-1].error or b"") == INTERNAL
 
 
 async def test_unexpected_exit_of_a_thread(start: Start) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from django_microservices import UNSET, MessageContext, event_pattern
 from django_microservices.wire.codecs import decode
 from tests.endpoints.ends import until
 from tests.endpoints.peer import LATE, Gate, Start, async_handler
@@ -37,6 +38,19 @@ async def test_caller_gave_up_before(start: Start) -> None:
     peer = await start(begin)
     assert await peer.ask(timeout=0.0) == LATE
     assert begun == []
+
+
+async def test_nobody_waits_for_an_event(start: Start) -> None:
+    """Of an event no timeout counts: its headers may be those of a request."""
+    deadlines: list[Any] = []
+
+    async def note(context: MessageContext[Any]) -> None:
+        deadlines.append(context.deadline)
+
+    peer = await start(note, kind=event_pattern)
+    delivery = peer.send(id=UNSET, timeout=0.0)
+    await until(lambda: delivery.outcome)
+    assert (delivery.outcome, deadlines) == ("ack", [None])
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0])

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -479,34 +478,3 @@ async def test_concurrency(
         assert len(server.in_flight) == 3
         released.set()
         assert await asyncio.gather(*calls) == ["released"] * 10
-
-
-# --- callers that gave up ---------------------------------------------------------
-
-
-async def test_overdue(listener: FakeListener) -> None:
-    """A sync handler whose caller gave up frees its place, answered so."""
-    go_on = threading.Event()
-
-    @message_pattern("block")
-    def block(data: Any) -> None:
-        heard.append("running")
-        go_on.wait(10)
-
-    server = server_of(listener, block)
-    async with running(server):
-        replies: list[Reply] = []
-        pattern = Pattern.of("block")
-        short: Any = server.deliver(
-            Message(pattern, b"1", "short", None, 60.0), replies.append
-        )
-        server.deliver(Message(pattern, b"1", "long", None, 60.0), replies.append)
-        server.deliver(Message(pattern, b"1", "ever"), replies.append)
-        await until(lambda: len(heard) == 3)
-        short.context.deadline = server.timers.time() - 0.001
-        server.expire_overdue()
-        assert [reply.id for reply in replies] == ["short"]
-        assert b"ran out of time" in (replies[0].error or b"")
-        assert (server.timed_out, len(server.in_flight)) == (1, 2)
-        go_on.set()
-        await until(lambda: len(replies) == 3)

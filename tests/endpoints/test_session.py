@@ -159,6 +159,15 @@ async def test_link_lost(session: Session, wire: FakeWire, heard: Heard) -> None
     assert wire.link.left
 
 
+async def test_link_lost_by_size(session: Session, wire: FakeWire) -> None:
+    """Where it is not known whose answer was too large, all are told of that."""
+    call = new_call()
+    session.send(call)
+    wire.link.lose(MessageTooLarge("over the limit"))
+    with pytest.raises(MessageTooLarge, match="tested: over the limit"):
+        await call.waiter
+
+
 async def test_link_that_ends_without_a_reason(
     session: Session, wire: FakeWire
 ) -> None:

@@ -106,15 +106,27 @@ class Bench:
         """Make a load of numbers for the server."""
         return Load(client, self.pattern, **options)
 
-    async def restart(self, end: Callable[[Any], None], server: Server) -> Away:
-        """Have the broker be away for a while, which its server notices."""
+    async def restart(
+        self, end: Callable[[Any], None], server: Server, load: Load
+    ) -> Away:
+        """Have the broker be away for a while, which its server notices.
+
+        Return when that is ready and has noted what was emitted since.
+        """
         time = asyncio.get_running_loop().time
-        went = time()
+        went, last = time(), max(self.seen)
         await asyncio.to_thread(end, self.broker)
         await self.until(lambda: not server.is_ready)
         await asyncio.sleep(self.down)
         await asyncio.to_thread(self.broker.start)
-        return Away(went, time())
+        came, number = time(), load.number
+        await self.until(lambda: self.latest > number and server.is_ready)
+        return Away(went, came, time(), last, self.latest)
+
+    @property
+    def latest(self) -> int:
+        """The greatest of the numbers noted last."""
+        return max(self.seen[-50:])
 
     # --- what is seen of them ---
 
@@ -126,16 +138,6 @@ class Bench:
         """Wait until so many more numbers were noted."""
         wanted = len(self.seen) + count
         await self.until(lambda: len(self.seen) >= wanted)
-
-    async def back(self, server: Server, load: Load) -> float:
-        """Wait until the server is ready and has noted what is emitted from now on.
-
-        Return the seconds.
-        """
-        time = asyncio.get_running_loop().time
-        begun, number = time(), load.number
-        await self.until(lambda: max(self.seen[-50:]) > number and server.is_ready)
-        return time() - begun
 
     async def noted(self, file: Path, count: int = 100) -> None:
         """Wait until the servers of other processes have noted so many more."""

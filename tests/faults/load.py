@@ -12,14 +12,22 @@ SOON = 60.0  # seconds
 
 
 class Away(NamedTuple):
-    """When a broker went and when it came back, in seconds of the loop's time."""
+    """When a broker went and came back, and its server with it: the loop's time.
+
+    ``last`` is the last number that was noted before, and ``first`` one that was noted
+    when all was well again: these, and what is not between them, must all have come.
+    """
 
     went: float
     came: float
+    well: float
+    last: int
+    first: int
 
-    def explains(self, when: float, *, before: float, after: float) -> bool:
-        """Whether that was then, or so many seconds before or after."""
-        return self.went - before < when < self.came + after
+    def explains(self, number: int, when: float, margin: float) -> bool:
+        """Whether a number may be lost: emitted then, or so many seconds about it."""
+        is_between = self.last < number < self.first
+        return is_between and self.went - margin < when < self.came + margin
 
 
 class Load:
@@ -65,10 +73,21 @@ class Load:
         """The numbers that it has emitted, or tried to."""
         return {*range(1, self.number + 1)}
 
-    def lost(self, seen: Collection[int]) -> list[float]:
-        """Return when what was taken and never seen was emitted."""
-        missing = self.accepted.keys() - {*seen}
-        return [self.accepted[number] for number in missing]
+    def lost(self, seen: Collection[int]) -> set[int]:
+        """Return what was taken and never seen."""
+        return self.accepted.keys() - {*seen}
+
+    def unexplained(
+        self, seen: Collection[int], away: Collection[Away], *, margin: float
+    ) -> set[int]:
+        """Return what no absence of the broker explains of what was lost."""
+        return {
+            number
+            for number in self.lost(seen)
+            if not any(
+                one.explains(number, self.accepted[number], margin) for one in away
+            )
+        }
 
     async def _run(self) -> None:
         while True:

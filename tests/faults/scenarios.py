@@ -38,13 +38,14 @@ async def restarted(
 
     Each time it consumes again ``back`` seconds after the broker is there.
     """
-    away = []
+    away: list[Away] = []
     async with bench.serving() as server, bench.calling(**client) as caller:
         async with bench.load(caller, retries=retries, named=named) as load:
             for end in ends:
                 await bench.sees()
-                away.append(await bench.restart(end, server))
-                assert await bench.back(server, load) < 10 * back
+                away.append(await bench.restart(end, server, load))
+                assert away[-1].well - away[-1].came < 10 * back
+            await bench.sees()
         assert load.refused  # while it was away emitting said so
         yield load, away
 

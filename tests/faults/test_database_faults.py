@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from pytest_django import DjangoDbBlocker
 
@@ -214,6 +215,23 @@ async def test_database_restarts(
             figure("33: messages a thread that fail", failed / THREADS, 1, "")
             assert failed <= THREADS
             assert set(await ask(client, "use", 200)) == {1}
+
+
+async def test_database_restarts_under_async_handlers(
+    free_port: Ports, private_postgres: Postgres, mortal_alias: str
+) -> None:
+    """33: Of async handlers, which share Django's thread, at most one fails."""
+
+    @message_pattern("use")
+    async def use(data: int) -> int:
+        return await sync_to_async(one)(mortal_alias)
+
+    port = free_port()
+    async with serving(port, use), calling(port) as client:
+        assert set(await ask(client, "use", 64)) == {1}
+        await asyncio.to_thread(private_postgres.restart)
+        assert failures(await ask(client, "use", 64)) <= 1
+        assert set(await ask(client, "use", 64)) == {1}
 
 
 async def test_connections_terminated(

@@ -41,11 +41,10 @@ def jetstream(private_nats: NATS) -> Bench:
 
 async def test_nats_restarts(nats: Bench) -> None:
     """Row 15: little beside the downtime is lost, and it is soon back by itself."""
-    seen, margin = nats.seen, 10 * UNSEEN
+    seen = nats.seen
     async with scenarios.restarted(nats, ENDS, back=BACK) as (load, away):
         await nats.until(lambda: seen[-1] == max(load.accepted))
-    for when in load.lost(seen):
-        assert any(one.explains(when, before=margin, after=margin) for one in away)
+    assert not load.unexplained(seen, away, margin=10 * UNSEEN)
     assert len(set(seen)) == len(seen)
 
 

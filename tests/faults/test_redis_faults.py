@@ -49,9 +49,9 @@ def streams(private_redis: Redis) -> Bench:
 async def test_pubsub_outlives_restarts(pubsub: Bench) -> None:
     """Row 16: consuming again at once, little that was taken lost."""
     seen = pubsub.seen
-    async with scenarios.restarted(pubsub, ENDS, back=BACK) as (load, _):
+    async with scenarios.restarted(pubsub, ENDS, back=BACK) as (load, away):
         await pubsub.until(lambda: seen[-1] == max(load.accepted))
-    assert len(load.lost(seen)) <= len(ENDS) * RATE * UNSEEN * 10
+    assert not load.unexplained(seen, away, margin=10 * UNSEEN)
     assert len(set(seen)) == len(seen)
 
 

@@ -4,6 +4,7 @@ Rows 24 (one process), 28 and 29.
 """
 
 import asyncio
+import itertools
 import json
 import signal
 import threading
@@ -95,6 +96,34 @@ async def test_signal_with_a_stranger(free_port: Ports) -> None:
         writer.close()
         assert await asyncio.wait_for(process.wait(), 30) == 0
     assert sorted(int(reply["id"]) for reply in replies) == [*range(200)]
+    assert all(int(reply["id"]) == reply["response"] for reply in replies)
+
+
+async def test_signal_with_a_stranger_that_goes_on(free_port: Ports) -> None:
+    """24: One that never stops asking gets all its answers as well, then the end."""
+    port = free_port()
+    async with process_serving(port) as process:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def ask() -> None:
+            for number in itertools.count():
+                packet = {"pattern": "slow", "data": number, "id": str(number)}
+                writer.write(frame(json.dumps(packet).encode()))
+                await asyncio.sleep(0.001)
+
+        asking = asyncio.ensure_future(ask())
+        framing = JsonSocket(1024 * 1024)
+        replies: list[Any] = []
+        async with asyncio.timeout(20):
+            while data := await reader.read(65536):
+                if not replies:
+                    process.send_signal(signal.SIGTERM)
+                replies += [json.loads(text) for text in framing.receive(data)]
+        asking.cancel()
+        writer.close()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    # One that was taken and not answered would leave a gap.
+    assert sorted(int(reply["id"]) for reply in replies) == [*range(len(replies))]
     assert all(int(reply["id"]) == reply["response"] for reply in replies)
 
 

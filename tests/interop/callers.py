@@ -14,6 +14,10 @@ class Caller:
     def __init__(self, client: Client) -> None:
         self.client = client
 
+    async def connect(self) -> None:
+        """Connect: a call that waits for that says that less time is left."""
+        await self.client.aconnect()
+
     async def send(self, *args: Any, **more: Any) -> Any:
         """Send a request."""
         return await self.client.asend(*args, **more)
@@ -44,6 +48,10 @@ class SyncCaller(Caller):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.threads = ThreadPoolExecutor(200)
+
+    async def connect(self) -> None:
+        """Connect: a call that waits for that says that less time is left."""
+        await self._run(self.client.connect)
 
     async def send(self, *args: Any, **more: Any) -> Any:
         """Send a request."""

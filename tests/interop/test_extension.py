@@ -198,6 +198,7 @@ async def test_gateway_may_copy_our_metadata(
     async with tap_on(our_server.port) as behind, tap_on(nest_server.port) as before:
         client = create_client(TCP, port=before.port)
         call = {"port": behind.port, "pattern": "metadata", "data": 1}
+        await client.aconnect()
         calls = [client.asend("gateway", call) for _ in range(20)]
         assert await asyncio.gather(*calls) == [COPIED] * 20
         await client.aclose()
@@ -214,6 +215,7 @@ async def test_request_id_passes_a_gateway(
     client = create_client(TCP, port=nest_server.port)
     call = {"port": our_server.port, "pattern": "metadata", "data": 1}
     headers = {"dm-request-id": "r-1"}
+    await client.aconnect()
     answer = await client.asend("gateway", call, headers=headers)
     await client.aclose()
     assert answer == {**COPIED, **headers}

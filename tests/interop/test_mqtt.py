@@ -105,6 +105,7 @@ class TestWeCallNest(WeCallNest):
         service = {"user_properties": {"service": "orders"}, "protocol_version": 5}
         ours = connect(MQTT, url=nests_broker.url, **service)
         options = {"content_type": "application/json", "user_properties": {"a": "b"}}
+        await ours.connect()
         answer = await ours.send(
             "user/made", 1, timeout=3, headers={"tenant": "größe"}, options=options
         )

@@ -55,6 +55,7 @@ class TestWeCallNest(WeCallNest):
         """Those of the client, of the message, and our own."""
         headers = {"app": "shop", "tenant": "none"}
         client = connect(TRANSPORT, url=nests_nats.url, headers=headers)
+        await client.connect()
         seen = await client.send("context", 1, timeout=3, headers={"tenant": "größe"})
         assert seen["subject"] == "context"
         assert seen["headers"] == {

@@ -79,6 +79,7 @@ class TestWeCallNest(WeCallNest):
         """Headers of the client and of the message, our own, and what options say."""
         headers = {"app": "shop", "tenant": "none"}
         client = connect(TRANSPORT, **nests_queue, headers=headers)
+        await client.connect()
         seen = await client.send(
             "context",
             1,

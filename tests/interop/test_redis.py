@@ -55,6 +55,7 @@ class TestWeCallNest(WeCallNest):
 
     async def test_metadata_is_seen_by_nest(self, nest: Caller) -> None:
         """Headers, and the time that is left, are what Nest's getMetadata returns."""
+        await nest.connect()
         seen = await nest.send("metadata", 1, timeout=3, headers={"tenant": "größe"})
         assert seen == {"tenant": "größe", "dm-peer": "1", "dm-timeout": "3000"}
 

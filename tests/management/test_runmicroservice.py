@@ -117,6 +117,13 @@ def test_unknown_server() -> None:
     assert str(caught.value) == f"{path}: unknown; did you mean 'default'?"
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_wrong_drain_timeout(seconds: str) -> None:
+    """So is a time that is none."""
+    with pytest.raises(CommandError, match=r"^--drain-timeout: .* is not a number"):
+        call_command("runmicroservice", f"--drain-timeout={seconds}", stdout=StringIO())
+
+
 def test_wrong_limits() -> None:
     """A wrong limit of the process is refused before anything starts."""
     with override_settings(MICROSERVICES={"SYNC_THREADS": 0}):  # noqa: SIM117
@@ -283,6 +290,65 @@ async def test_reload_drains(run: Run, port: int, handlers: Path) -> None:
         await command.line("Ready")
         assert await client.asend("version", None) == 2
     assert "Traceback" not in command.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_drains_under_the_reloader(
+    run: Run, port: int, number: signal.Signals
+) -> None:
+    """Under DEBUG a signal drains as well, and Ctrl-C, which all processes get."""
+    async with run(DEBUG=True) as command:
+        await command.line("Ready")
+        async with peer_of(port) as peer:
+            peer.send("hold")
+            await command.line("holding")
+            if number is signal.SIGINT:
+                os.killpg(command.process.pid, number)
+            else:
+                command.send(number)
+            await closed(port)
+            peer.send("release")
+            replies = [await peer.reply(), await peer.reply()]
+        assert {reply["id"] for reply in replies} == {"hold", "release"}
+        assert await command.ended() == 0
+    assert "Traceback" not in command.text
+
+
+async def test_drain_timeout_under_the_reloader(run: Run, port: int) -> None:
+    """What is not finished in time is told by the exit code there, too."""
+    async with run("--drain-timeout", "0.1", DEBUG=True) as command:
+        await command.line("Ready")
+        async with peer_of(port) as peer:
+            peer.send("hold")
+            await command.line("holding")
+            command.send(signal.SIGTERM)
+            assert await command.ended() == 1
+
+
+async def test_second_signal_under_the_reloader(run: Run, port: int) -> None:
+    """A second signal ends all of it at once."""
+    async with run(DEBUG=True) as command:
+        await command.line("Ready")
+        async with peer_of(port) as peer:
+            peer.send("hold")
+            await command.line("holding")
+            command.send(signal.SIGTERM)
+            await closed(port)
+            command.send(signal.SIGTERM)
+            assert await command.ended() == 130
+
+
+async def test_reload_with_work_left(run: Run, port: int, handlers: Path) -> None:
+    """A handler that hangs does not keep new code from being run."""
+    async with run(
+        "--drain-timeout", "0.1", DEBUG=True, EXTRA_APPS=["reloaded_app"]
+    ) as command:
+        await command.line("Ready")
+        async with peer_of(port) as peer:
+            peer.send("slow")
+            await command.line("slow")
+            async with changing(handlers, "return 1", "return 2"):
+                await command.line("Ready")
 
 
 async def test_error_under_the_reloader(run: Run, port: int, handlers: Path) -> None:

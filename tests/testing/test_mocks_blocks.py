@@ -30,7 +30,7 @@ def test_injected_client(mock: MockClient) -> None:
         return client.send("reserve")
 
     mock.on("reserve").reply(1)
-    assert view() == 1  # type: ignore[call-arg]
+    assert view() == 1
 
 
 def test_client_outside_of_settings(stock: Client) -> None:

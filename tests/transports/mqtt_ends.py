@@ -27,6 +27,7 @@ class Served:
 def subscription(given: Any) -> Subscription:
     """Make a Subscription to an event, of a pattern or of one with options."""
     pattern, options = given if isinstance(given, tuple) else (given, {})
+    options = dict(options)
     kind = options.pop("kind", "event")
     return Subscription(Pattern.of(pattern), kind, options)
 
@@ -36,8 +37,17 @@ async def served(
     url: str, *patterns: Any, service: Any = None, limit: int = 100, **options: Any
 ) -> AsyncIterator[Served]:
     """Serve patterns inside the block; each may be a pair with a handler's options."""
-    service = service or Service()
     transport = MQTTTransport(url=url, **options)
+    async with served_by(transport, *patterns, service=service, limit=limit) as server:
+        yield server
+
+
+@asynccontextmanager
+async def served_by(
+    transport: MQTTTransport, *patterns: Any, service: Any = None, limit: int = 100
+) -> AsyncIterator[Served]:
+    """Serve as above with a transport that may have served before."""
+    service = service or Service()
     subscriptions = [subscription(pattern) for pattern in patterns]
     async with transport.serve(subscriptions, service, print, limit=limit) as intake:
         yield Served(intake, service)

@@ -18,7 +18,10 @@ from django_microservices.wire.status import Status
 from .scripted_broker import Client, ScriptedBroker, eventually
 
 Ack, Nack, Reject = commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Reject
-REPLY_TO = "amq.rabbitmq.reply-to.abc"
+REPLY_TO = (
+    "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA2ODc4MTMzNAAAcEoAAAAAaS8eQg=="
+    ".a2tra2tra2tra2tra2traw=="
+)
 REPLIES, COPIES = 1, 2  # channels of the publishing connection
 EVENT = b'{"pattern":"created","data":1}'
 REQUEST = b'{"pattern":"sum","data":[1],"id":"a1"}'

@@ -1,6 +1,7 @@
 """A raw AMQP client for the tests: pamqp and a blocking socket, nothing of ours."""
 
 import socket
+import struct
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pamqp import body, commands, frame, header
 
 HEAD = 7
+HEADER, BASIC = 2, 60
 SECONDS = 10.0
 
 
@@ -87,6 +89,16 @@ class Peer:
         for start in range(0, len(data), most):
             self._send(body.ContentBody(data[start : start + most]))
         self.call(commands.Channel.Flow(active=True))  # answered behind what was sent
+
+    def publish_raw(
+        self, exchange: str, routing_key: str, properties: bytes, data: bytes
+    ) -> None:
+        """Publish a message whose properties pamqp cannot write."""
+        self._send(commands.Basic.Publish(0, exchange, routing_key))
+        head = struct.pack(">HHQ", BASIC, 0, len(data)) + properties
+        self.stream.write(struct.pack(">BHI", HEADER, 1, len(head)) + head + b"\xce")
+        self._send(body.ContentBody(data))
+        self.call(commands.Channel.Flow(active=True))
 
     def content(self, method: Any) -> Got:
         """Read the message that follows its method."""

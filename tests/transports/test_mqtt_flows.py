@@ -143,12 +143,25 @@ def test_identifiers_go_round() -> None:
 
 
 def test_no_identifier_is_left() -> None:
-    """That many cannot be asked at once."""
-    asked = Asked(lambda _: None)
-    for _ in range(LARGEST_ID):
-        asked.ask(Kind.UNSUBSCRIBE, lambda _: b"", lambda _: None)
-    with pytest.raises(OverflowError, match="65,535"):
-        asked.ask(Kind.UNSUBSCRIBE, lambda _: b"", lambda _: None)
+    """A subscription gets the first one that is free, before messages that waited."""
+    wire, ended = Wire(), list[Any]()
+    asked = Asked(wire.append)
+    for _ in range(LARGEST_ID + 1):
+        asked.publish(outgoing(QOS_1, lambda _: None))
+    wire.clear()
+    subscribe = Subscribe("a")
+    for _ in range(2):
+        asked.ask(
+            Kind.SUBSCRIBE,
+            lambda id_: subscribe_packet(MQTT_3, subscribe, id_),
+            ended.append,
+        )
+    assert not wire
+    asked.answered(Ack(Kind.PUBACK, 7))
+    assert wire == [subscribe_packet(MQTT_3, subscribe, 7)]
+    asked.answered(Ack(Kind.SUBACK, 7))
+    asked.fail("cut")
+    assert [type(one) for one in ended] == [Ack, ConnectionLost]
 
 
 def test_lost_connection_fails_all() -> None:
@@ -232,7 +245,7 @@ def test_qos_1_is_acknowledged() -> None:
     publish = Publish("a", b"1", 1, packet_id=7)
     assert accepted.is_new(publish)
     assert not accepted.is_new(publish)  # it came again while it is handled
-    accepted.acknowledge(1, 7)
+    accepted.acknowledge(publish)
     assert wire == [ack_packet(Kind.PUBACK, 7)]
     assert accepted.is_new(publish)
 
@@ -243,7 +256,7 @@ def test_qos_2_is_handled_once() -> None:
     accepted = Accepted(wire.append)
     publish = Publish("a", b"1", 2, packet_id=7)
     assert accepted.is_new(publish)
-    accepted.acknowledge(2, 7)
+    accepted.acknowledge(publish)
     assert not accepted.is_new(publish)
     assert wire == [ack_packet(Kind.PUBREC, 7)] * 2
     accepted.released(Ack(Kind.PUBREL, 7))
@@ -263,6 +276,55 @@ def test_large_message_has_an_identifier_too() -> None:
     """What was too large to be read is settled like others."""
     wire = Wire()
     accepted = Accepted(wire.append)
-    assert accepted.is_new(Oversized("a", 5000, 1, 7))
-    accepted.acknowledge(1, 7)
+    oversized = Oversized("a", 5000, 1, 7)
+    assert accepted.is_new(oversized)
+    assert not accepted.is_new(Oversized("a", 5000, 1, 7))
+    accepted.acknowledge(oversized)
     assert wire == [ack_packet(Kind.PUBACK, 7)]
+
+
+def test_message_that_comes_again_over_the_next_connection() -> None:
+    """It is the same while it is handled, and what is done by then is acknowledged."""
+    wire = Wire()
+    accepted = Accepted(wire.append)
+    first, second = (Publish("a", b"%d" % n, 1, packet_id=n) for n in (1, 2))
+    assert accepted.is_new(first)
+    assert accepted.is_new(second)
+    accepted.use(None)
+    accepted.acknowledge(first)
+    assert (wire, len(accepted)) == ([], 1)
+    accepted.use(wire.append)
+    again = Publish("a", b"1", 1, dup=True, packet_id=1)
+    assert not accepted.is_new(again)
+    assert wire == [ack_packet(Kind.PUBACK, 1)]
+    assert not accepted.is_new(Publish("a", b"2", 1, dup=True, packet_id=2))
+    accepted.acknowledge(second)
+    assert wire[1:] == [ack_packet(Kind.PUBACK, 2)]
+    assert accepted.steps == 2
+
+
+def test_identifier_of_another_message() -> None:
+    """A broker that was killed gives it anew: it has an outcome of its own."""
+    wire = Wire()
+    accepted = Accepted(wire.append)
+    old, new = Publish("a", b"1", 1, packet_id=7), Publish("a", b"2", 1, packet_id=7)
+    assert accepted.is_new(old)
+    assert accepted.is_new(new)
+    accepted.acknowledge(old)
+    assert not wire
+    assert (accepted.has(old), accepted.has(new)) == (False, True)
+
+
+def test_session_that_is_forgotten() -> None:
+    """What the broker does not wait for is not acknowledged."""
+    wire = Wire()
+    accepted = Accepted(wire.append)
+    publish = Publish("a", b"1", 2, packet_id=7)
+    assert accepted.is_new(publish)
+    accepted.use(None)
+    accepted.forget()
+    accepted.released(Ack(Kind.PUBREL, 7))
+    accepted.use(wire.append)
+    accepted.acknowledge(publish)
+    assert not wire
+    assert accepted.is_new(publish)

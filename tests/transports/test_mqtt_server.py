@@ -16,8 +16,8 @@ from django_microservices.exceptions import (
     TransportRefused,
 )
 from django_microservices.transports.mqtt import connection as connection_module
+from django_microservices.transports.mqtt import failures as failures_module
 from django_microservices.transports.mqtt import inlet as inlet_module
-from django_microservices.transports.mqtt import receipt as receipt_module
 from django_microservices.transports.mqtt.packets import (
     Kind,
     Publish,
@@ -789,7 +789,7 @@ async def test_letter_that_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is published again, and the message is not acknowledged before."""
-    monkeypatch.setattr(receipt_module, "LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(failures_module, "LONGEST_DELAY", 0.0)
     heard: list[Kind] = []
     ended = asyncio.Event()
 
@@ -820,25 +820,6 @@ async def test_letter_that_is_refused(
         await asyncio.wait_for(ended.wait(), 10)
     assert heard == [Kind.PUBLISH, Kind.PUBLISH, Kind.PUBACK]
     assert "not authorized" in caplog.text
-
-
-async def test_letter_that_is_lost(free_port: Ports) -> None:
-    """Its message was not acknowledged: a broker that keeps it brings it anew."""
-
-    async def play(client: Client) -> None:
-        await client.greet()
-        await client.take_subscriptions(1, 1)
-        client.say(acknowledged_publish(2, b"\0\1a", 5, b"", b"1"))
-        await client.hear(Kind.PUBLISH)
-
-    service = ending(("dead", "no"))
-    async with (
-        Broker(free_port(), play) as broker,
-        served(broker.url, ("a", {"qos": 1}), service=service) as server,
-    ):
-        await asyncio.wait_for(server.intake.closed, 10)
-        await eventually(lambda: not server.intake.failures._burying)
-        assert not server.intake.failures._resting
 
 
 # --- room ---------------------------------------------------------------------------
@@ -961,7 +942,7 @@ async def test_paused_server_answers_what_it_accepted(
         await peer.publish(root, 1)
         (delivery,) = await service.came(1)
         pausing = asyncio.ensure_future(server.intake.pause())
-        await eventually(lambda: server.intake.is_leaving)
+        await eventually(lambda: server.intake.failures.is_leaving)
         await peer.publish(root, 2)
         assert not pausing.done()
         delivery.end()
@@ -993,7 +974,7 @@ async def test_clean_session_buries_what_would_be_forgotten(
             await eventually(lambda: server.intake.failures._resting)
             if pauses:
                 pausing = asyncio.ensure_future(server.intake.pause())
-                await eventually(lambda: server.intake.is_leaving)
+                await eventually(lambda: server.intake.failures.is_leaving)
                 held.end("retry", "cancelled")
                 await asyncio.wait_for(pausing, 10)
         letters = await peer.came(2 if pauses else 1)
@@ -1053,8 +1034,10 @@ async def test_nothing_is_begun_after_the_block(
     assert [letter["data"] for letter in letters] == [1] * qos
 
 
-async def test_verdict_after_the_end(mqtt_server: Mosquitto, root: str) -> None:
-    """A handler that ends late has nobody to tell."""
+async def test_verdict_after_the_end(
+    mqtt_server: Mosquitto, root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that ends late has nobody to tell: what is lost by that is logged."""
     service = Service(hold)
     async with Peer(mqtt_server.url) as peer:
         async with served(
@@ -1065,36 +1048,7 @@ async def test_verdict_after_the_end(mqtt_server: Mosquitto, root: str) -> None:
             deliveries = await service.came(3)
         for delivery, outcome in zip(deliveries, ("ack", "retry", "dead"), strict=True):
             delivery.end(outcome)
-
-
-async def test_event_does_not_rest_on_a_lost_connection(
-    free_port: Ports, mqtt_server: Mosquitto, root: str
-) -> None:
-    """Its broker has forgotten it, or brings it anew."""
-    service = ending(("retry", "RuntimeError"))
-    options = {**QUICK, "redelivery_delay": 0.0}
-    go_on = asyncio.Event()
-
-    async def play(client: Client) -> None:
-        await client.greet()
-        await client.take_subscriptions(1, 1)
-        client.say(acknowledged_publish(2, b"\0\1a", 5, b"", b"1"))
-        await go_on.wait()
-
-    def fail(delivery: Delivery) -> None:
-        delivery.end("retry", "RuntimeError", 0.05)
-
-    service = Service(fail)
-    async with (
-        Broker(free_port(), play) as broker,
-        served(broker.url, ("a", {"qos": 1}), service=service, **options) as server,
-    ):
-        await service.came(1)
-        await eventually(lambda: server.intake.failures._resting)
-        go_on.set()
-        await asyncio.wait_for(server.intake.closed, 10)
-        await eventually(lambda: not server.intake.failures._resting)
-    assert len(service.deliveries) == 1
+    assert caplog.text.count(f"It is lost: {root}") == 2
 
 
 # --- a broker that hangs ------------------------------------------------------------

@@ -321,12 +321,14 @@ async def test_server_that_reads_nothing(
 ) -> None:
     """What it leaves unread does not fill the memory."""
     monkeypatch.setattr(Connection, "most_unread", 1000)
+    monkeypatch.setattr(stream, "UNREAD_PATIENCE", 0.01)
     async with connected(fake) as connection:
         connection.pause_writing()
         tapped = Tapped(connection.transport, unread=1001)
         monkeypatch.setattr(connection, "transport", tapped)
         connection.publish(b"a", b"1")
         connection.flush()
+        await asyncio.wait_for(asyncio.shield(connection.closed), 10)
         assert connection.reason == "the server left more than 1000 bytes unread"
 
 

@@ -21,6 +21,7 @@ from django_microservices.testing.conformance.requests import RequestCases
 from django_microservices.testing.conformance.settling import SettlingCases
 from django_microservices.testing.conformance.wildcards import WildcardCases
 from django_microservices.transports.rabbitmq import RabbitMQTransport
+from django_microservices.transports.rabbitmq.outgoing import GRACE
 from tests.brokers.rabbitmq import RabbitMQ
 
 from .rabbitmq_peer import Peer
@@ -38,6 +39,7 @@ class OnRabbitMQ(Bench):
 
     transport = RabbitMQTransport
     patience = 60.0  # it starts slowly
+    grace = GRACE
 
     @pytest.fixture(autouse=True)
     def _broker(self, broker: RabbitMQ) -> None:

@@ -13,9 +13,11 @@ from django_microservices.exceptions import (
     TransportRefused,
 )
 from django_microservices.transports.rabbitmq import (
+    RabbitMQTransport,
     connection,
-    intake,
+    publishing,
 )
+from django_microservices.transports.rabbitmq import intake as intake_module
 from django_microservices.wire.messages import UNSET, Reply
 
 from .rabbitmq_ends import (
@@ -28,6 +30,7 @@ from .rabbitmq_ends import (
     Nack,
     Publish,
     Reject,
+    Served,
     serving,
 )
 from .scripted_broker import ScriptedBroker, eventually
@@ -186,7 +189,7 @@ async def test_answers_to_many(
     broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept of the queues of callers has a bound."""
-    monkeypatch.setattr(intake, "_MOST_KNOWN", 1)
+    monkeypatch.setattr(publishing, "_MOST_KNOWN", 1)
     async with serving(broker) as served:
         for tag, name in enumerate(("a", "b", "a"), 1):
             served.consuming.deliver(REQUEST, tag=tag, reply_to=f"amq.gen-{name}")
@@ -311,13 +314,66 @@ async def test_unreadable_request(broker: ScriptedBroker) -> None:
 
 
 async def test_message_over_the_limit(broker: ScriptedBroker) -> None:
-    """What is too large to be kept is rejected, or answered so."""
+    """Of what is too large the head is a dead letter; who asked is answered so."""
     async with serving(broker, max_message_size=200) as served:
         served.consuming.deliver(EVENT + b" " * 200, tag=1)
-        assert not (await served.consuming.hears(Reject)).requeue
+        head = await served.publishing.hears(body.ContentBody)
+        served.publishing.say(Ack(1), COPIES)
+        await served.consuming.hears(Ack)
+        assert head.value == EVENT + b" " * 200
+        reason = (served.copies()[0].headers or {})["x-dm-reason"]
+        assert (
+            reason == "its 230 bytes are over max_message_size; kept are the first 230"
+        )
         served.consuming.deliver(b"x" * 201, tag=2, reply_to=REPLY_TO)
-        await served.publishing.hears(body.ContentBody)
-        assert (await served.consuming.hears(Ack)).delivery_tag == 2
+        await served.publishing.hears(body.ContentBody, 2)
+        assert (await served.consuming.hears(Ack, 2)).delivery_tag == 2
+
+
+async def test_message_over_the_limit_that_nobody_buries(
+    broker: ScriptedBroker,
+) -> None:
+    """Where dead letters are the broker's own it has the whole message."""
+    async with serving(broker, max_message_size=9, dead_letter_queue="") as served:
+        served.consuming.deliver(EVENT)
+        assert not (await served.consuming.hears(Reject)).requeue
+        assert served.publishing.heard(Publish) == []
+
+
+async def test_unknown_request_without_an_answer(broker: ScriptedBroker) -> None:
+    """A request that nobody handles and nobody can be told of is a dead letter."""
+    async with serving(broker) as served:
+        served.consuming.deliver(REQUEST, reply_to="invoices")
+        delivery = await served.arrived()
+        delivery.respond(Reply("a1", missing=True))
+        delivery.end("dead", "no handler")
+        letter = await served.publishing.hears(Publish)
+    assert letter.routing_key == "amq.gen-q.dead"
+
+
+async def test_what_runs_on_holds_its_place(broker: ScriptedBroker) -> None:
+    """After a lost connection no more run than may, the old ones counted."""
+    transport = RabbitMQTransport(url=broker.url, group="shop")
+    served = Served()
+    for number in (0, 2, 4):
+        async with transport.serve(
+            [], served.deliver, served.statuses.append, limit=1
+        ) as intake:
+            client = await broker.client(number)
+            client.deliver(EVENT, tag=1)
+            await client.hears(commands.Basic.Consume)
+            if number == 4:
+                assert not intake.unfinished
+                served.deliveries[0].end("ack")
+                await served.arrived(2)
+                served.deliveries[1].end("ack")
+                await client.hears(Ack)
+            else:
+                await served.arrived()
+                client.say(commands.Connection.Close(320, "X", 0, 0))
+                await intake.closed
+    assert len(served.deliveries) == 2
+    assert transport.left == set()
 
 
 async def test_answer_over_the_limit(broker: ScriptedBroker) -> None:
@@ -420,7 +476,7 @@ async def test_leaving_a_broker_that_hangs(
     broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leaving never waits for a broker that does not answer."""
-    monkeypatch.setattr(intake, "LINGER", 0.02)
+    monkeypatch.setattr(intake_module, "LINGER", 0.02)
     monkeypatch.setattr(connection, "LINGER", 0.02)
     for kind in (commands.Channel.Close, commands.Connection.Close):
         broker.answers[kind] = None

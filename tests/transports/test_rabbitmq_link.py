@@ -17,10 +17,12 @@ from django_microservices.transports.rabbitmq import link as link_module
 from django_microservices.wire.messages import UNSET, Message
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.status import Status
+from django_microservices.wire.unreadable import TOO_DEEP
 
 from .rabbitmq_ends import (
     BLOCKED,
     EVENTS,
+    REPLY_TO,
     REQUESTS,
     UNBLOCKED,
     Header,
@@ -53,9 +55,10 @@ async def test_answers(broker: ScriptedBroker) -> None:
         say(b"[" * 200, correlation_id="a1")
         say(b'"' + b"x" * (1024 * 1024) + b'"', correlation_id="a1")
         await eventually(lambda: len(calls.replies) == 4)
-    first, *others = calls.replies
+    first, second, deep, large = calls.replies
     assert (first.id, bytes(first.data or b""), first.last) == ("a1", b"6", True)
-    assert {(reply.id, reply.data) for reply in others} == {("a1", b"(not JSON)")}
+    assert {second.data, large.data} == {b"(not JSON)"}
+    assert deep.data == TOO_DEEP
     assert calls.link.ignored == 1
 
 
@@ -121,8 +124,7 @@ async def test_reader_that_leaves_tells_the_server(broker: ScriptedBroker) -> No
     """A stream of a server of ours is called off where its items say how."""
     async with calling(broker) as calls:
         client = await broker.client()
-        address = "amq.rabbitmq.reply-to.abc"
-        for id_, reply_to in (("a1", address), ("a2", "orders"), ("a3", address)):
+        for id_, reply_to in (("a1", REPLY_TO), ("a2", "orders"), ("a3", REPLY_TO)):
             calls.request(id_)
             client.deliver(b'{"response":1}', correlation_id=id_, reply_to=reply_to)
         await eventually(lambda: len(calls.replies) == 3)
@@ -130,7 +132,7 @@ async def test_reader_that_leaves_tells_the_server(broker: ScriptedBroker) -> No
         calls.link.forget("a2", answered=False)
         calls.link.forget("a1", answered=False)
         sent = await client.hears(Publish, 4)
-        assert (sent.exchange, sent.routing_key) == ("", address)
+        assert (sent.exchange, sent.routing_key) == ("", REPLY_TO)
         properties = (await client.hears(Header, 4)).properties
         assert properties.correlation_id == "a1"
     assert calls.link.asked == {}
@@ -259,6 +261,39 @@ async def test_exchange_that_is_gone(broker: ScriptedBroker) -> None:
     assert calls.link.connection.opened.done()
 
 
+async def test_one_refusal_is_nobody_elses(broker: ScriptedBroker) -> None:
+    """The broker ends the channel, and does not say for which event."""
+    async with calling(broker) as calls:
+        client = await broker.client()
+        refusal = commands.Channel.Close(403, "ACCESS_REFUSED", 60, 40)
+        tasks = [calls.confirmed(), calls.confirmed()]
+        await client.hears(Publish, 2)
+        client.say(refusal, EVENTS)
+        for task in tasks:
+            with pytest.raises(ConnectionLost, match="ACCESS_REFUSED"):
+                await task
+        alone = calls.confirmed()
+        await client.hears(Publish, 3)
+        client.say(refusal, EVENTS)
+        with pytest.raises(TransportRefused, match="ACCESS_REFUSED"):
+            await alone
+
+
+async def test_mandatory_events_have_names(broker: ScriptedBroker) -> None:
+    """By them one that comes back is told from its neighbours, as Nest's have none."""
+    async with calling(broker, nest_delivery=True, mandatory=True) as calls:
+        client = await broker.client()
+        tasks = [calls.confirmed(), calls.confirmed()]
+        await client.hears(Header, 2)
+        names = [one.properties.message_id for one in client.heard(Header)]
+        method = commands.Basic.Return(312, "NO_ROUTE", "amq.topic", "created")
+        client.bring(EVENTS, method, b"{}", message_id=names[1])
+        client.say(commands.Basic.Ack(2, multiple=True), EVENTS)
+        await tasks[0]
+        with pytest.raises(NoHandler):
+            await tasks[1]
+
+
 async def test_event_without_confirms(broker: ScriptedBroker) -> None:
     """With the option off nothing is awaited, and all goes over one channel."""
     async with calling(broker, confirms=False) as calls:
@@ -297,6 +332,8 @@ async def test_delay_that_is_refused(broker: ScriptedBroker) -> None:
             await calls.event(options={"delay": 1})
         with pytest.raises(ValueError, match="delay"):
             await calls.event(options={"delay": -1})
+        with pytest.raises(ValueError, match="exclude each other"):
+            await calls.event(options={"delay": 10, "expiration": 1})
 
 
 # --- a broker that takes nothing ---

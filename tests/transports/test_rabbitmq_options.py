@@ -1,5 +1,6 @@
 """RabbitMQ's options: read, refused, and what follows from them."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django_microservices.transports.rabbitmq.address import Address, read_addre
 from django_microservices.transports.rabbitmq.errors import BrokerClosed, copied
 from django_microservices.transports.rabbitmq.handshake import Handshake
 from django_microservices.transports.rabbitmq.names import (
+    beside,
     binding_key,
     is_private,
     routing_key,
@@ -251,11 +253,9 @@ def test_arguments_of_a_queue() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"max_message_size": 0}, "max_message_size: 0 is not at least 1"),
-        ({"prefetch_count": -1}, "prefetch_count: -1 is not at least 0"),
         ({"queue": "q" * 256}, "at most 255 bytes"),
+        ({"dead_letter_queue": "q" * 256}, "at most 255 bytes"),
         ({"exchange_type": "fanout"}, "exchange: name the one"),
-        ({"max_deliveries": 0}, "max_deliveries"),
         ({"urls": ["amqp://me:s3cret@"]}, "urls: "),
         (
             {"urls": ["amqps://a", "amqp://b"], "tls_options": {"key": "s3cret"}},
@@ -268,6 +268,12 @@ def test_wrong_option(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=text) as caught:
         built(**options)
     assert "s3cret" not in str(caught.value)
+
+
+def test_wrong_header() -> None:
+    """Headers that the broker takes for its own are refused for a client."""
+    with pytest.raises(ImproperlyConfigured, match=r"'CC' is the broker's"):
+        built("client", headers={"CC": "orders"})
 
 
 def test_socket_options() -> None:
@@ -313,11 +319,38 @@ def test_binding_key() -> None:
     assert binding_key(Pattern.of("a.*.#")) == "a.*.#"
 
 
+def token(
+    atom: bytes = b"w\x08",
+    *,
+    mark: bytes = b"\x83X",
+    numbers: int = 12,
+    key: bytes = b"k",
+) -> bytes:
+    """Make an address of direct reply-to, as the broker does, or nearly so."""
+    process = mark + atom + b"reply@12" + bytes(numbers)
+    parts = [base64.b64encode(part) for part in (process, key)]
+    return b"amq.rabbitmq.reply-to." + b".".join(parts)
+
+
 @pytest.mark.parametrize(
     ("name", "private"),
     [
-        (b"amq.rabbitmq.reply-to.abc", True),
+        (token(), True),
+        (token(mark=b"\x83g", numbers=9), True),
+        (token(b"d\0\x08"), True),
+        (token(b"v\0\x08"), True),
         (b"amq.gen-abc", True),
+        (b"amq.rabbitmq.reply-to.", False),
+        (b"amq.rabbitmq.reply-to.abc", False),
+        (b"amq.rabbitmq.reply-to.!!!", False),
+        (b"amq.rabbitmq.reply-to.g1h=.x", False),
+        (token().removesuffix(b".aw=="), False),
+        (token(key=b""), False),
+        (token(mark=b"\x82X"), False),
+        (token(mark=b"\x83x"), False),
+        (token(b"x\x08"), False),
+        (token(b"w\x07"), False),
+        (token(numbers=11), False),
         (b"amq.rabbitmq.reply-to", False),
         (b"orders", False),
         (b"", False),
@@ -327,6 +360,15 @@ def test_binding_key() -> None:
 def test_private_queues(name: bytes, private: bool) -> None:  # noqa: FBT001
     """Answers go to what can only be a client's own."""
     assert is_private(name) == private
+
+
+def test_name_beside_a_queue() -> None:
+    """A name that would be too long is cut, and still is that queue's alone."""
+    names = [beside("ü" * 125 + end, ".retry.1000") for end in "ab"]
+    assert beside("orders", ".dead") == "orders.dead"
+    assert len(set(names)) == 2
+    assert all(len(name.encode()) <= 255 for name in names)
+    assert all(name.endswith(".retry.1000") for name in names)
 
 
 # --- what the broker refuses ---

@@ -31,6 +31,7 @@ from django_microservices.wire.messages import UNSET, Message, Reply
 from django_microservices.wire.packets import NO_HANDLER
 from django_microservices.wire.patterns import Pattern
 
+ROOM = 131_000
 SHORT = st.text(max_size=60)
 TEXTS = st.dictionaries(st.text(min_size=1, max_size=30), st.text(max_size=60))
 SOME = st.none() | SHORT.filter(bool)
@@ -71,7 +72,7 @@ def message(id_: Any = UNSET, **more: Any) -> Message:
 def outgoing(**options: Any) -> Outgoing:
     """Make a packer."""
     given: dict[str, Any] = {"headers": {}, "persistent": None, "names_events": True}
-    return Outgoing(**given | options, known={})
+    return Outgoing(**given | {"user": "guest"} | options, known={})
 
 
 # --- reading ---
@@ -287,12 +288,37 @@ def test_event_with_options_has_an_id() -> None:
         ({"expiration": -1}, ValueError),
         ({"expiration": "soon"}, TypeError),
         ({"message_id": "x" * 300}, ValueError),
+        ({"cc": "orders"}, ValueError),
+        ({"cc": 5}, ValueError),
+        ({"bcc": ["a", 5]}, ValueError),
+        ({"bcc": ["x" * 300]}, ValueError),
+        ({"user_id": "somebody"}, ValueError),
     ],
 )
 def test_wrong_option(options: dict[str, Any], error: type[Exception]) -> None:
     """An option that cannot travel is an error that names it."""
     with pytest.raises(error, match="options"):
         outgoing().of_event(message(options=options))
+
+
+def test_user_of_a_certificate() -> None:
+    """Where the broker alone knows who we are it is left to the broker."""
+    raw, _ = outgoing(user=None).of_event(message(options={"user_id": "me"}))
+    assert read(raw).user_id == "me"
+
+
+@pytest.mark.parametrize("name", ["CC", "BCC"])
+def test_headers_of_the_broker(name: str) -> None:
+    """What the broker would end everybody's channel for is refused."""
+    with pytest.raises(ValueError, match="headers"):
+        outgoing().of_event(message(headers={name: "orders"}))
+
+
+def test_event_that_must_arrive_has_an_id() -> None:
+    """Also where events have none."""
+    raw, name = outgoing(names_events=False).of_event(message(), mandatory=True)
+    assert name
+    assert read(raw).message_id == name
 
 
 # --- replies ---
@@ -373,7 +399,7 @@ def test_copy_to_retry() -> None:
         message_id="m1",
         user_id="guest",
     )
-    copy = copy_to_retry(content(properties), 2)
+    copy = copy_to_retry(content(properties), 2, ROOM)
     found = read(copy.properties)
     assert (copy.name, copy.body) == ("m1", b"{}")
     assert found.headers == {
@@ -391,7 +417,7 @@ def test_copy_to_retry() -> None:
 
 def test_dead_letter() -> None:
     """A dead letter has its reason in one line, and an id."""
-    copy = dead_letter(content(), 5, "no\nhandler")
+    copy = dead_letter(content(), 5, ROOM, "no\nhandler")
     headers = read(copy.properties).headers or {}
     assert headers["x-dm-reason"] == "no\\nhandler"
     assert headers["x-dm-attempts"] == 5
@@ -402,29 +428,64 @@ def test_dead_letter() -> None:
 def test_any_headers_are_copied(headers: dict[str, Any]) -> None:
     """Whatever pamqp can read a copy can be made of."""
     properties = commands.Basic.Properties(headers=headers)
-    found = read(copy_to_retry(content(properties), 1).properties).headers or {}
+    found = read(copy_to_retry(content(properties), 1, ROOM).properties).headers or {}
     assert found["x-dm-attempts"] == 1
 
 
 @given(st.binary(max_size=80))
 def test_any_properties_are_copied(raw: bytes) -> None:
     """A copy can be made whatever a peer wrote."""
-    assert isinstance(dead_letter(content(raw=raw), 1, "unreadable"), Copy)
+    assert isinstance(dead_letter(content(raw=raw), 1, ROOM, "unreadable"), Copy)
 
 
-def test_texts_that_are_no_utf8() -> None:
-    """Where a header cannot be written again, those that are texts are kept."""
-    table = b"\x01aS\0\0\0\x01\xff\x01bS\0\0\0\x01x"
+TABLE = (
+    b"\x05priced@3\xfdp\xa3\xd7\n="  # 19.99, which pamqp writes as another number
+    b"\x04huged\x7e\x37\xe4\x3c\x88\x00\x75\x9c"
+    b"\x04textS\0\0\0\x01\xff"
+    b"\x04whenT\xff\xff\xff\xff\xff\xff\xff\xff"
+    b"\x04listA\0\0\0\x02t\x01\x04noneV"
+)
+
+
+def test_headers_are_copied_byte_for_byte() -> None:
+    """Whatever another publisher's driver wrote, the copy says the same."""
+    raw = b"\x20\x40" + len(TABLE).to_bytes(4, "big") + TABLE + b"\xff" * 8
+    for copy in (
+        copy_to_retry(content(raw=raw), 1, ROOM),
+        dead_letter(content(raw=raw), 1, ROOM, "no"),
+    ):
+        assert TABLE in copy.properties
+        assert b"\xff" * 8 in copy.properties
+        assert deliveries_of(content(raw=copy.properties)) == 2
+
+
+@pytest.mark.parametrize("table", [b"\x01a?", b"\x09a", b"\x01aS\0\0\0\x09x", b"\x01a"])
+def test_headers_that_cannot_be_read(table: bytes) -> None:
+    """They are left out; the copy is made all the same."""
     raw = b"\x20\0" + len(table).to_bytes(4, "big") + table
-    headers = read(copy_to_retry(content(raw=raw), 1).properties).headers or {}
-    assert headers["b"] == "x"
-    assert "a" not in headers
+    headers = read(copy_to_retry(content(raw=raw), 1, ROOM).properties).headers or {}
+    assert headers.keys() == {"x-dm-attempts", "x-dm-exchange", "x-dm-routing-key"}
+
+
+def test_count_that_a_stranger_wrote() -> None:
+    """A copy can be made of a message that came more often than anything can."""
+    table = b"\x0dx-dm-attemptsl\x7f" + b"\xff" * 7
+    one = content(raw=b"\x20\0" + len(table).to_bytes(4, "big") + table)
+    copy = copy_to_retry(one, deliveries_of(one), ROOM)
+    assert (read(copy.properties).headers or {})["x-dm-attempts"] == 2**31 - 1
+
+
+def test_first_key_that_is_no_text() -> None:
+    """A header of ours that somebody else wrote is taken for nothing."""
+    headers: Any = {"x-dm-routing-key": 5}
+    properties = commands.Basic.Properties(headers=headers)
+    assert came_by(content(properties, exchange="")) == ("", "")
 
 
 def test_headers_that_leave_no_room() -> None:
     """Headers that fill a frame make way for ours."""
     properties = commands.Basic.Properties(headers={"big": "x" * 130_000})
-    copy = copy_to_retry(content(properties), 1)
+    copy = copy_to_retry(content(properties), 1, 4000)
     assert len(copy.properties) < 1000
     assert read(copy.properties).message_id == copy.name
 

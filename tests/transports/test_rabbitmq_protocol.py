@@ -136,6 +136,15 @@ def test_message_over_the_limit(size: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("size", [400, 65_000, 131_000])
+def test_head_of_a_message_over_the_limit(size: int) -> None:
+    """So much is kept of it, whatever its frames, that one can tell what it was."""
+    data = bytes(range(256)) * 600
+    parser = Parser(LIMIT)
+    ((_, item),) = parser.receive(message(DELIVERY, data, size))
+    assert (item.body, item.head, item.size) == (None, data[:65_536], len(data))
+
+
 @given(TAGS, st.booleans())
 def test_confirms(tag: int, multiple: bool) -> None:  # noqa: FBT001
     """The broker's word on what we published is read without pamqp."""

@@ -11,7 +11,7 @@ from django_microservices.exceptions import ConnectionLost
 from django_microservices.transports.rabbitmq import (
     callers,
     failures,
-    intake,
+    publishing,
 )
 from django_microservices.wire.messages import Reply
 from django_microservices.wire.status import Status
@@ -29,7 +29,7 @@ from .rabbitmq_ends import (
     Reject,
     serving,
 )
-from .scripted_broker import ScriptedBroker, eventually
+from .scripted_broker import ANSWERS, ScriptedBroker, eventually
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def test_retry_later(broker: ScriptedBroker) -> None:
             served.publishing.say(Ack(tag), COPIES)
             await served.consuming.hears(Ack, tag)
         (declared,) = served.publishing.heard(commands.Queue.Declare)
-    assert published.routing_key == declared.queue == "amq.gen-q.retry.500"
+    assert published.routing_key == declared.queue == "gen-q.retry.500"
     assert declared.durable
     assert declared.arguments == {
         "x-message-ttl": 500,
@@ -141,12 +141,15 @@ async def test_retry_later(broker: ScriptedBroker) -> None:
 
 
 async def test_retry_of_a_private_queue(broker: ScriptedBroker) -> None:
-    """A queue that ends with its consumer has no other: the message rests with us."""
+    """It rests beside the queue that ends with its consumer, and holds no place."""
     async with serving(broker, queue="") as served:
         served.consuming.deliver(EVENT)
-        (await served.arrived()).end("retry", "", 0.01)
-        assert (await served.publishing.hears(Publish)).routing_key == "amq.gen-q"
-        assert served.publishing.heard(commands.Queue.Declare) == []
+        (await served.arrived()).end("retry", "", 3600.0)
+        assert (await served.publishing.hears(Publish)).routing_key == (
+            "gen-q.retry.3600000"
+        )
+        served.publishing.say(Ack(1), COPIES)
+        await served.consuming.hears(Ack)
 
 
 async def test_enough_tries(broker: ScriptedBroker) -> None:
@@ -176,32 +179,95 @@ async def test_dead_letters_of_the_broker(broker: ScriptedBroker, outcome: str) 
 async def test_queue_of_dead_letters_that_is_refused(
     broker: ScriptedBroker, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that exists is used as it is; else the message is given back, in time."""
+    """One that exists is used as it is; else the broker is asked again."""
     monkeypatch.setattr(failures, "REST", 0.01)
     async with serving(broker) as served:
         close = commands.Channel.Close(code, "NO", 50, 10)
         broker.answers[commands.Queue.Declare] = close
         served.consuming.deliver(EVENT)
         (await served.arrived()).end("dead", "bad")
-        if code == 406:
-            await served.publishing.hears(Publish)
-        else:
-            assert (await served.consuming.hears(Nack)).requeue
+        await served.publishing.hears(commands.Queue.Declare, 1 if code == 406 else 2)
+        broker.answers[commands.Queue.Declare] = ANSWERS[commands.Queue.Declare]
+        await served.publishing.hears(Publish)
+        served.publishing.say(Ack(1), COPIES)
+        await served.consuming.hears(Ack)
+    assert len(served.deliveries) == 1
 
 
-async def test_copy_that_the_broker_does_not_take(
+async def test_dead_letter_that_the_broker_does_not_take(
     broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message is acknowledged only when its copy is safe."""
-    monkeypatch.setattr(failures, "REST", 0.01)
+    """It is published again until it is taken: the handler has had its tries."""
+    monkeypatch.setattr(failures, "REST", 0)
     async with serving(broker) as served:
-        for tag, outcome in ((1, "dead"), (2, "retry")):
-            served.consuming.deliver(EVENT, tag=tag)
-            (await served.arrived(tag)).end(outcome, "bad")
-            await served.publishing.hears(Publish, tag)
-            served.publishing.say(Nack(tag), COPIES)
-            assert (await served.consuming.hears(Nack, tag)).requeue
-        assert served.consuming.heard(Ack) == []
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end("dead", "bad")
+        for number in range(1, 6):
+            await served.publishing.hears(Publish, number)
+            served.publishing.say(Ack(5) if number == 5 else Nack(number), COPIES)
+        await served.consuming.hears(Ack)
+        assert served.consuming.heard(Nack) == []
+    assert len(served.deliveries) == 1
+
+
+async def test_retry_that_the_broker_does_not_take(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some tries it is a dead letter."""
+    monkeypatch.setattr(failures, "REST", 0)
+    async with serving(broker) as served:
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end("retry", "bad")
+        for number in (1, 2, 3):
+            await served.publishing.hears(Publish, number)
+            served.publishing.say(Nack(number), COPIES)
+        letter = await served.publishing.hears(Publish, 4)
+        served.publishing.say(Ack(4), COPIES)
+        await served.consuming.hears(Ack)
+    assert letter.routing_key == "amq.gen-q.dead"
+
+
+@pytest.mark.parametrize(("outcome", "letters"), [("retry", 1), ("dead", 0)])
+async def test_copy_that_cannot_be_made(
+    broker: ScriptedBroker,
+    outcome: str,
+    letters: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever goes wrong the message is settled, and its place is free."""
+
+    def broken(*_: object) -> None:
+        raise OverflowError
+
+    name = "copy_to_retry" if outcome == "retry" else "dead_letter"
+    monkeypatch.setattr(failures, name, broken)
+    async with serving(broker) as served:
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end(outcome, "bad")
+        if letters:
+            await served.publishing.hears(Publish)
+            served.publishing.say(Ack(1), COPIES)
+            await served.consuming.hears(Ack)
+        else:
+            assert not (await served.consuming.hears(Reject)).requeue
+        assert served.intake.failures.tasks == {}
+    assert len(served.publishing.heard(Publish)) == letters
+    assert "OverflowError" in caplog.text
+
+
+async def test_rest_ends_when_the_server_stops(
+    broker: ScriptedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the broker did not take is given back at once."""
+    async with serving(broker) as served:
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end("dead", "bad")
+        await served.publishing.hears(Publish)
+        served.publishing.say(Nack(1), COPIES)
+        await eventually(lambda: "published again" in caplog.text)
+        await served.intake.pause()
+        assert (await served.consuming.hears(Nack)).requeue
 
 
 async def test_channel_of_copies_ends(broker: ScriptedBroker) -> None:
@@ -301,38 +367,30 @@ async def test_blocked(broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) 
         waiting = asyncio.ensure_future(delivery.answer(1, last=False))
         await asyncio.sleep(0)
         assert not waiting.done()
-        monkeypatch.setattr(intake, "UNSENT", -1)
+        monkeypatch.setattr(publishing, "UNSENT", -1)
         assert delivery.answer(2) is None
-        assert served.intake.dropped == 1
+        assert served.intake.publishing.dropped == 1
         await served.consuming.hears(Ack)  # the queue can be emptied all the same
         served.publishing.say(commands.Connection.Unblocked())
         await waiting
         assert served.statuses == [Status.BLOCKED, Status.UNBLOCKED]
 
 
-@pytest.mark.parametrize("which", ["consuming", "publishing"])
-async def test_connection_ends(broker: ScriptedBroker, which: str) -> None:
-    """Either connection's end is the intake's; requests are worked on no more."""
+async def test_connection_ends(broker: ScriptedBroker) -> None:
+    """The end of the one that consumes is the intake's; requests are worked on no more.
+
+    Their answers go nowhere.
+    """
     async with serving(broker) as served:
         served.consuming.deliver(REQUEST, tag=1, reply_to=REPLY_TO)
         served.consuming.deliver(EVENT, tag=2)
         request, event = [await served.arrived(n) for n in (1, 2)]
         close = commands.Connection.Close(320, "CONNECTION_FORCED", 0, 0)
-        getattr(served, which).say(close)
+        served.consuming.say(close)
         assert "CONNECTION_FORCED" in str(await served.intake.closed)
     assert (request.outcome, event.outcome) == ("ack", None)
     event.end("dead", "too late")
-    request.respond(Reply("a1", b"1"))
-
-
-async def test_answer_to_nobody(broker: ScriptedBroker) -> None:
-    """An answer after the end of the connection is dropped."""
-    async with serving(broker) as served:
-        served.consuming.deliver(REQUEST, reply_to=REPLY_TO)
-        delivery = await served.arrived()
-        served.publishing.say(commands.Connection.Close(320, "X", 0, 0))
-        await served.intake.closed
-        assert delivery.answer(1) is None
+    assert request.respond(Reply("a1", b"1")) is None
 
 
 async def test_channel_ends(broker: ScriptedBroker) -> None:

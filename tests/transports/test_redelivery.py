@@ -50,16 +50,6 @@ def test_last_delivery() -> None:
     assert Redelivery(max_deliveries=3).after(3) is None
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"max_deliveries": 0}, "max_deliveries"), ({"delay": -1}, "redelivery_delay")],
-)
-def test_wrong_policy(options: dict[str, Any], named: str) -> None:
-    """A policy that means nothing is refused by the option's name."""
-    with pytest.raises(ValueError, match=named):
-        Redelivery(**options)
-
-
 def test_first_call_counts() -> None:
     """What the handler decided stands, whatever the outcome is."""
     receipt = Told()

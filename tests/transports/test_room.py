@@ -1,13 +1,14 @@
 """The bound on what is in flight, in order and without losing anything."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 from django_microservices.transports.room import Room
 from django_microservices.wire.messages import Message, Reply
 from django_microservices.wire.patterns import Pattern
 
-from .peers import Delivery, Service
+from .peers import Delivery, Service, eventually
 
 PATIENCE = 10.0
 
@@ -87,6 +88,25 @@ async def test_broker_is_held_back() -> None:
     for delivery in service.deliveries[:2]:
         delivery.end()
     assert broker.told == ["pause", "resume"]
+
+
+async def test_patience_goes_by_while_waiting() -> None:
+    """What a request waited for room is gone from its caller's patience."""
+    service = Service(None)
+    room = Broker(1, service).room
+    patient = [60.0, 60.0, None]
+    for timeout in patient:
+        room.take(Message(Pattern.of("sum"), b"1", "7", timeout=timeout), respond)
+    took = monotonic()
+    await eventually(lambda: monotonic() > took + 0.01)
+    waited = monotonic() - took
+    service.deliveries[0].end()
+    service.deliveries[1].end()
+    first, second, third = (one.message.timeout for one in service.deliveries)
+    assert first == 60.0
+    assert second is not None
+    assert 0 < second <= 60.0 - waited
+    assert third is None
 
 
 async def test_many_that_end_at_once() -> None:

@@ -1,11 +1,15 @@
 """What is asked of the sockets themselves."""
 
 import socket
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from django_microservices import message_pattern
 from django_microservices.transports import sockets
+from tests.endpoints.ends import serving_elsewhere
+from tests.endpoints.scripts import run_script
 
 from .peers import Serve
 
@@ -97,3 +101,47 @@ async def test_live_host_has_not_vanished(serve: Serve) -> None:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
         assert int.from_bytes(info[56:60], "little") < sockets.UNHEARD
         assert not sockets.has_vanished(sock)
+
+
+@message_pattern("acount")
+async def acount(data: int) -> AsyncIterator[int]:
+    """Stream numbers."""
+    for number in range(data):
+        yield number
+
+
+def test_sockets_after_a_late_patch(free_port: Callable[[], int]) -> None:
+    """What uvloop closes is closed once, also if gevent has patched in between.
+
+    So it is with ``gunicorn --preload -k gevent``: else another file's number is
+    closed, that took the place of a connection's.
+    """
+    port = free_port()
+    with serving_elsewhere(port, acount):
+        printed = run_script(
+            port,
+            """
+            import gevent.monkey
+            gevent.monkey.patch_all()
+            import gevent, socket
+            files = {}
+            def open_some():
+                files.update((n, os.fstat(n)) for _ in range(4) for n in os.pipe())
+            close = socket.socket.close
+            def close_late(self):
+                open_some()  # another thread does so, between the two
+                close(self)
+            socket.socket.close = close_late
+            client = create_client(port=port)
+            def stream():
+                for _ in range(5):
+                    assert list(client.stream("acount", 2)) == [0, 1]
+                    open_some()
+            streams = [gevent.spawn(stream) for _ in range(4)]
+            gevent.joinall(streams, raise_error=True)
+            client.close()
+            print(all(os.path.samestat(os.fstat(n), files[n]) for n in files))
+            """,
+            before="import uvloop",
+        )
+    assert printed == "True\n"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from django_microservices.exceptions import ConnectionLost
+from django_microservices.transports import stream as module
 from django_microservices.transports.stream import (
     EAGER,
     EAGER_BYTES,
@@ -15,6 +16,8 @@ from django_microservices.transports.stream import (
     BatchedStream,
     Drained,
 )
+
+from .peers import eventually
 
 
 class Socket(asyncio.Transport):
@@ -168,14 +171,47 @@ async def test_waiting_is_free() -> None:
     assert waited == [(1, 2)]
 
 
-async def test_peer_that_reads_nothing(stream: Stream, sock: Socket) -> None:
-    """What it leaves unread does not fill the memory."""
+async def test_peer_that_reads_nothing(
+    stream: Stream, sock: Socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves unread for long does not fill the memory."""
+    monkeypatch.setattr(module, "UNREAD_PATIENCE", 0.01)
     stream.pause_writing()
     for sock.unread in (1000, 1001):
         stream.write(b"x")
         stream.flush()
+        assert sock.told == []
+    await eventually(lambda: stream.reason)
     assert stream.reason == "the server left more than 1000 bytes unread"
     assert sock.told == ["abort"]
+
+
+@pytest.mark.parametrize("left", [5000, 1000])
+async def test_peer_that_reads_on(
+    stream: Stream, sock: Socket, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """More than that is no fault of a peer that reads, or has read enough."""
+    monkeypatch.setattr(module, "UNREAD_PATIENCE", 0.001)
+    stream.pause_writing()
+    sock.unread = 5000 + 63
+    stream.write(b"x" * sock.unread)
+    stream.flush()
+    first = stream._behind
+    sock.unread = left
+    await eventually(lambda: stream._behind is not first)
+    assert (sock.told, stream.reason) == ([], None)
+    assert (stream._behind is None) == (left == 1000)
+
+
+async def test_end_of_a_peer_that_is_behind(stream: Stream, sock: Socket) -> None:
+    """Nothing is looked at when there is no connection any more."""
+    stream.pause_writing()
+    sock.unread = 1001
+    stream.write(b"x")
+    stream.flush()
+    stream.connection_lost(None)
+    timer: Any = stream._behind
+    assert timer.cancelled()
 
 
 # --- a peer that is held back ---

@@ -1,14 +1,13 @@
 """How a TCP server drains and ends, and how a client leaves."""
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Callable
 
 import pytest
 
-from django_microservices.transports.tcp import (
-    link,
-)
+from django_microservices.transports.tcp import link
 from django_microservices.transports.tcp.protocol import frame
 from django_microservices.wire.messages import UNSET
 from django_microservices.wire.status import Status
@@ -125,6 +124,93 @@ async def test_drain_waits_for_a_frame_on_its_way(serve: Serve) -> None:
         peer.writer.write(text[-1:])
         assert await peer.read() == answer()
         await asyncio.wait_for(draining, 10)
+
+
+@pytest.fixture
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server take what still comes for a moment only."""
+    monkeypatch.setattr("django_microservices.transports.tcp.intake.LAST_WORDS", 0.05)
+
+
+@pytest.mark.usefixtures("few_words")
+async def test_drain_with_a_stranger_that_goes_on(serve: Serve) -> None:
+    """Who is never quiet is left in the end; what was taken of it is answered."""
+    async with serve() as server:
+        peer, asked = await server.peer(), itertools.count()
+
+        async def go_on() -> None:
+            for number in asked:
+                peer.request(number, str(number))
+                assert await peer.read() == answer(number, str(number))
+
+        talking = asyncio.ensure_future(go_on())
+        await server.service.came(10)
+        await asyncio.wait_for(server.intake.pause(), 10)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await talking
+        assert len(server.service.deliveries) == next(asked) - 1
+
+
+@pytest.mark.usefixtures("few_words")
+async def test_last_words(serve: Serve) -> None:
+    """In the end nothing new is taken; who awaits an answer still gets it."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request(1, "1")
+        (first,) = await server.service.came(1)
+        (theirs,) = server.intake.connections
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: theirs.finishing)
+        heard = theirs.heard
+        peer.request(2, "2")
+        await eventually(lambda: theirs.heard > heard)
+        assert not draining.done()
+        first.answer()
+        assert await peer.read() == answer(1, "1")
+        assert await peer.ended() == b""
+        await asyncio.wait_for(draining, 10)
+        assert server.service.deliveries == [first]
+
+
+@pytest.mark.usefixtures("few_words")
+async def test_last_words_of_ours(serve: Serve) -> None:
+    """A peer of ours is told to the end that we live, and may cancel."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request(1, "1", **PEER)
+        (first,) = await server.service.came(1)
+        (theirs,) = server.intake.connections
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: theirs.finishing)
+        peer.request(2, "2")
+        peer.send({"pattern": "dm-ping", "data": 0, "id": "dm-ping-1"})
+        assert [await peer.read() for _ in range(3)] == [
+            HELLO,
+            BYE,
+            answer(0, "dm-ping-1"),
+        ]
+        peer.send({"pattern": "dm-cancel", "data": "1"})
+        await asyncio.wait_for(first.cancelled.wait(), 10)
+        assert await peer.ended() == b""
+        await asyncio.wait_for(draining, 10)
+        assert server.service.deliveries == [first]
+
+
+async def test_half_closed_connection_is_forgotten(serve: Serve) -> None:
+    """Nothing waits any more for a peer that had ended its own side, and is gone."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request()
+        (delivery,) = await server.service.came(1)
+        (theirs,) = server.intake.connections
+        peer.writer.write_eof()
+        await eventually(lambda: theirs.peer_ended)
+        timer = theirs._half_open
+        assert timer is not None
+        delivery.answer()
+        assert await peer.read() == answer()
+        assert await peer.ended() == b""
+        await eventually(timer.cancelled)
 
 
 async def test_answers_survive_the_end(serve: Serve) -> None:

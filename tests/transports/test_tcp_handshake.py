@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -218,11 +220,35 @@ async def test_end_before_a_handshake(serve: Serve, server_tls: Any) -> None:
         ours.close()
 
 
+async def test_no_descriptor_left(
+    serve: Serve, caplog: pytest.LogCaptureFixture, server_tls: Any
+) -> None:
+    """Where the process can open nothing more, the place is given back."""
+    async with serve(tls_options=server_tls) as server:
+        transport = RawTransport(Scarce())
+        server.intake.accept().connection_made(transport)
+        assert transport.aborted
+        assert (server.intake.admitted, server.intake.handshakes) == (0, set())
+    assert not server.intake.per_address
+    (line,) = lines(caplog)
+    assert line == "No TLS with 10.0.0.1:5: [Errno 24] Too many open files."
+
+
+class Scarce:
+    """A socket of a process that has too many."""
+
+    def dup(self) -> socket.socket:
+        """Fail."""
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 class RawTransport(asyncio.Transport):
     """What a listener has just accepted."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Any) -> None:
         super().__init__({"socket": sock, "peername": ("10.0.0.1", 5)})
+        self.aborted = False
 
     def abort(self) -> None:
         """Close."""
+        self.aborted = True

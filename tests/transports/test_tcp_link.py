@@ -3,18 +3,19 @@
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from django_microservices.exceptions import (
-    InvalidMessage,
-)
+from django_microservices.exceptions import InvalidMessage, MessageTooLarge
 from django_microservices.transports.tcp import extension, line, link, output
 from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import UNSET
+from django_microservices.wire.unreadable import TOO_LARGE_ERROR
 
 from .packets import (
     HELLO,
+    LARGE,
     hold,
     stranger,
 )
@@ -141,6 +142,64 @@ async def test_reply_that_is_no_packet(free_port: Callable[[], int]) -> None:
     async with server, linked(port) as calls:
         await calls.came(1)
         assert calls.link.ignored == 2
+
+
+async def test_reply_that_is_too_large(serve: Serve) -> None:
+    """An answer that we do not take ends its own call; the others go on."""
+    async with (
+        serve(Service(hold)) as server,
+        server.link(max_frame_size=2000) as calls,
+    ):
+        for id_ in ("1", "2"):
+            calls.send("a", id_=id_)
+        large, other = await server.service.came(2)
+        large.answer(LARGE)
+        other.answer()
+        await calls.came(2)
+        replies = {reply.id: (reply.data, reply.error) for reply in calls}
+        assert replies["1"] == (None, TOO_LARGE_ERROR)
+        assert bytes(replies["2"][0] or b"") == b"1"
+        assert not calls.link.lost
+
+
+@pytest.mark.parametrize("id_", [b'"7"', b"7"])
+async def test_large_reply_that_begins_with_its_id(
+    free_port: Callable[[], int], id_: bytes
+) -> None:
+    """Who writes the id first, as Nest does not, is understood as well."""
+    text = b'{"id":%b,"response":%b}' % (id_, LARGE)
+    server, port = await stranger(free_port, text)
+    async with server, linked(port, max_frame_size=2000) as calls:
+        (reply,) = await calls.came(1)
+        assert (reply.id, reply.error) == (json.loads(id_), TOO_LARGE_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (b'{"response":%b,"id":"7","response":%b}' % (LARGE, LARGE), {}),
+        (b'{"response":%b,"id":"7"}' % LARGE, {"deserializer": lambda packet: packet}),
+    ],
+)
+async def test_large_reply_of_an_unknown_call(
+    free_port: Callable[[], int], text: bytes, options: Any
+) -> None:
+    """Where it is not known whose it was, the connection ends, and it is said why."""
+    server, port = await stranger(free_port, text)
+    async with server, linked(port, max_frame_size=2000, **options) as calls:
+        reason = await asyncio.wait_for(calls.link.closed, 10)
+        assert isinstance(reason, MessageTooLarge)
+        await eventually(lambda: calls.link.reason)
+        assert str(calls.link.reason).endswith(" is over 2000")
+
+
+async def test_large_item_of_a_stream(free_port: Callable[[], int]) -> None:
+    """What came before it comes before its error, and what came after it, after."""
+    items = [b'{"response":%b,"id":"7"}' % item for item in (b"1", LARGE, b"2")]
+    server, port = await stranger(free_port, *items)
+    async with server, linked(port, max_frame_size=2000) as calls:
+        errors = [reply.error for reply in await calls.came(3)]
+        assert errors == [None, TOO_LARGE_ERROR, None]
 
 
 @pytest.mark.parametrize("member", [b"response", b"err"])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from django_microservices.wire.codecs import decode
 from django_microservices.wire.messages import UNSET, Reply
+from django_microservices.wire.unreadable import UNREADABLE
 
 from .packets import (
     answer,
@@ -85,6 +87,27 @@ async def test_any_id(serve: Serve, id_: Any) -> None:
             assert await peer.read() == answer(1, id_)
         assert server.intake.outstanding == 0
         assert not next(iter(server.intake.connections)).pending.deliveries
+
+
+@pytest.mark.parametrize("id_", [b"1" * 5000, b"-1e999"])
+async def test_id_out_of_range(serve: Serve, id_: bytes) -> None:
+    """An id that cannot be echoed is no reason to part: it is JSON."""
+    async with serve() as server:
+        peer = await server.peer()
+        peer.send(b'{"pattern":"a","data":1,"id":%b}' % id_)
+        peer.request()
+        assert await peer.read() == answer()
+        assert (server.intake.dropped, len(server.service.deliveries)) == (1, 1)
+
+
+async def test_number_out_of_range_beside_the_id(serve: Serve) -> None:
+    """Elsewhere in the packet such a number is answered with an error."""
+    async with serve() as server:
+        peer = await server.peer()
+        peer.send(b'{"pattern":"a","data":1,"id":"7","metadata":{"x":1e999}}')
+        assert (await peer.read())["err"] == decode(UNREADABLE)
+        peer.request()
+        assert await peer.read() == answer()
 
 
 async def test_id_twice(serve: Serve) -> None:

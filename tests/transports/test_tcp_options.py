@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -37,21 +38,9 @@ def test_url(url: str, address: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "says"),
-    [
-        ("port", 65536, "port: 65536 is not 0 to 65535"),
-        ("max_frame_size", 0, "max_frame_size: 0 is not at least 1"),
-        ("max_connections", 0, "max_connections: 0 is not"),
-        ("max_connections_per_address", -1, "max_connections_per_address: -1 is not"),
-    ],
+    "url",
+    ["http://a:1", "tcp://a", "tcp://:1", "a:1", "", "tcp://a:99999", "tcp://a:x"],
 )
-def test_values_out_of_range(option: str, value: int, says: str) -> None:
-    """A number that could never work is refused, and the option is named."""
-    with pytest.raises(ValueError, match=says):
-        TCPTransport(**{option: value})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("url", ["http://a:1", "tcp://a", "tcp://:1", "a:1", ""])
 def test_wrong_url(url: str) -> None:
     """Any other URL is an error that shows the form."""
     with pytest.raises(ImproperlyConfigured, match=r"url: .*tcp://host:port"):
@@ -191,7 +180,7 @@ class Names:
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports
-        self.sock_connect: Any = asyncio.get_running_loop().sock_connect
+        self.create_connection: Any = asyncio.get_running_loop().create_connection
 
     async def getaddrinfo(self, host: str, port: int, **_: Any) -> Any:
         """Look the name up."""
@@ -199,37 +188,72 @@ class Names:
         return [(*kind, ("127.0.0.1", number)) for number in self.ports]
 
 
+class Named(asyncio.Protocol):
+    """Keeps whom it was connected to, and leaves."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.left = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep that."""
+        self.port = transport.get_extra_info("peername")[1]
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say that it is over."""
+        self.left.set()
+
+
 async def test_next_address(free_port: Callable[[], int]) -> None:
     """Of several addresses the first that takes us is taken."""
     with socket.create_server(("127.0.0.1", free_port())) as listener:
-        port = listener.getsockname()[1]
+        port, named = listener.getsockname()[1], Named()
         loop: Any = Names(free_port(), port)
-        with await sockets.connected(loop, "several", 1) as sock:
-            assert sock.getpeername()[1] == port
+        await sockets.connect(loop, named, "several", 1)
+        await asyncio.wait_for(named.left.wait(), 10)
+        assert named.port == port
 
 
 async def test_no_address(free_port: Callable[[], int]) -> None:
     """Where none takes us, the last error is told."""
     loop: Any = Names(free_port(), free_port())
     with pytest.raises(ConnectionRefusedError):
-        await sockets.connected(loop, "several", 1)
+        await sockets.connect(loop, Named(), "several", 1)
     loop.ports = ()
     with pytest.raises(OSError, match="no address of several"):
-        await sockets.connected(loop, "several", 1)
+        await sockets.connect(loop, Named(), "several", 1)
 
 
-async def test_cancelled_while_it_connects() -> None:
-    """Who is cancelled leaves no socket behind."""
-    loop: Any = Names(9)
-    begun = asyncio.Event()
+async def test_tls_refusal_is_no_reason_to_go_on() -> None:
+    """Who refuses us by TLS is there: no other address is tried."""
+    loop: Any = Names(1, 2)
+    asked: list[int] = []
 
-    async def sock_connect(*_: Any) -> None:
-        begun.set()
-        await asyncio.Event().wait()
+    async def create_connection(_: Any, host: str, port: int, **__: Any) -> None:
+        asked.append(port)
+        raise ssl.SSLError
 
-    loop.sock_connect = sock_connect
-    connecting = asyncio.ensure_future(sockets.connected(loop, "nobody", 1))
-    await begun.wait()
-    connecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await connecting
+    loop.create_connection = create_connection
+    with pytest.raises(ssl.SSLError):
+        await sockets.connect(loop, Named(), "several", 1)
+    assert asked == [1]
+
+
+async def test_link_local_address() -> None:
+    """An address that counts on one link only is asked for on that link."""
+    loop: Any = Names()
+    asked: list[str] = []
+
+    async def getaddrinfo(*_: Any, **__: Any) -> Any:
+        kind = (socket.AF_INET6, socket.SOCK_STREAM, 0, "")
+        return [(*kind, ("fe80::1", 1, 0, scope)) for scope in (0, 2)]
+
+    async def create_connection(_: Any, host: str, *__: Any, **___: Any) -> None:
+        asked.append(host)
+        raise ConnectionRefusedError
+
+    loop.getaddrinfo, loop.create_connection = getaddrinfo, create_connection
+    with pytest.raises(ConnectionRefusedError):
+        await sockets.connect(loop, Named(), "several", 1)
+    assert asked == ["fe80::1", "fe80::1%2"]

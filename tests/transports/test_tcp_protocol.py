@@ -270,6 +270,82 @@ class CountingSocket(JsonSocket):
         return super()._stop(data, start, length)
 
 
+# --- frames that are let pass ---
+
+
+def receive_past(chunks: Sequence[bytes]) -> tuple[list[bytes], list[bytes], str]:
+    """Let our parser read, and let pass what is too large: frames, ends, outcome."""
+    socket, ends = JsonSocket(LIMIT), []
+
+    def stand_in(text: bytes) -> bytes:
+        ends.append(text)
+        return b"large"
+
+    socket.stand_in = stand_in
+    frames: list[bytes] = []
+    for chunk in chunks:
+        if socket.error is None:
+            frames += socket.receive(chunk)
+    if socket.error is not None:
+        return frames, ends, ERROR
+    return frames, ends, PARTIAL if socket.partial else DONE
+
+
+@given(TEXTS, st.text("a€😀", min_size=LIMIT + 1, max_size=4 * LIMIT), CUTS)
+def test_large_frame_is_let_pass(texts: list[str], large: str, cuts: list[int]) -> None:
+    """Something takes its place, and it is known how it began and ended."""
+    encoded = [text.encode() for text in texts]
+    around = b"".join(map(frame, encoded))
+    whole = f'{{"response":"{large}","id":"7"}}'.encode()
+    stream = around + frame(whole) + around
+    frames, (ends,), outcome = receive_past(split(stream, cuts))
+    assert (frames, outcome) == ([*encoded, b"large", *encoded], DONE)
+    beginning, end = ends.split(b"\\")
+    assert whole.startswith(beginning)
+    assert whole.endswith(end)
+    assert min(len(beginning), len(end)) >= 128
+
+
+def test_large_frame_costs_nothing() -> None:
+    """While it passes, only its ends are kept; it counts as begun."""
+    socket = JsonSocket(LIMIT)
+    socket.stand_in = lambda _: b""
+    socket.receive(b"%d#{" % (64 * LIMIT))
+    for _ in range(63):
+        assert socket.receive(b"x" * LIMIT) == []
+        assert socket.partial
+    assert socket._large is not None
+    assert len(socket._large.ends) < LIMIT
+    assert socket._buffer is None
+    assert socket.receive(b"x" * (LIMIT - 1) + b"2#{}") == [b"", b"{}"]
+    assert (socket.partial, socket.error) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"1001#" + b"x" * 1000 + "é".encode(),
+        b"1001#" + b"x" * 1000 + "😀".encode(),
+        b"1001#" + b"x" * 1000 + b"\x80" * 100,
+        b"64001#",
+        b"99999999999#",
+    ],
+)
+def test_large_frame_that_is_not_let_pass(stream: bytes) -> None:
+    """What is no JSON, or absurd, is refused all the same."""
+    for chunks in ([stream], [stream[:6], stream[6:]]):
+        assert receive_past(chunks) == ([], [], ERROR)
+
+
+def test_large_frame_of_nobody() -> None:
+    """Where it is not known whose it was, it is an error in the end."""
+    socket = JsonSocket(LIMIT)
+    socket.stand_in = lambda _: None
+    assert socket.receive(b"1001#" + b"x" * 1001 + b"2#{}") == []
+    assert socket.error == "a frame of 1001 is over 1000"
+    assert not socket.partial
+
+
 def test_many_tiny_frames() -> None:
     """100,000 frames in one chunk are cut without recursion."""
     assert JsonSocket(LIMIT).receive(b"2#{}" * 100_000) == [b"{}"] * 100_000

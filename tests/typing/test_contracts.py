@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 HEAD = """
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any
 from django_microservices import (
-    Client, Controller, Event, MessageContext, Request, clients, create_client,
-    event_pattern, message_pattern, use_guards,
+    Client, Controller, Event, Inject, MessageContext, Request, clients,
+    create_client, event_pattern, inject, message_pattern, use_guards,
 )
+from django_microservices.transports.tcp import TCPContext
 
 SUM = Request({"cmd": "sum"}, list[int], int)
 COUNT = Request("count", int, int)
@@ -143,6 +144,40 @@ class Math(Controller):
 
     @event_pattern(NOTED)  # E: "Callable[[Math, int], None]"
     def noted(self, data: int) -> None: ...  # E: "self" parameter missing
+""",
+    "a context of any wire": """
+@message_pattern("x")
+def bare(data: int, context: MessageContext) -> str:
+    reveal_type(context)  # R: django_microservices.wire.context.MessageContext[Any]
+    return context.pattern
+
+@use_guards(lambda context: True)
+@message_pattern("x")
+def typed(data: int, context: TCPContext) -> None:
+    reveal_type(context.wire)  # R: django_microservices.transports.tcp.context.TCPWire
+""",
+    "functions whose parameters are filled": """
+@inject
+def view(path: str, stock: Annotated[Client, Inject("STOCK")]) -> int:
+    return len(path)
+
+reveal_type(view("x"))  # R: int
+
+@inject
+async def aview(path: str, *, stock: Annotated[Client, Inject("STOCK")]) -> int:
+    return len(path)
+
+reveal_type(aview("x"))  # R: typing.Coroutine[Any, Any, int]
+
+@inject
+class Stock:
+    def __init__(self, stock: Annotated[Client, Inject("STOCK")]) -> None: ...
+
+    @inject
+    def find(self, sku: str, stock: Annotated[Client, Inject("STOCK")]) -> str:
+        return sku
+
+reveal_type(Stock)  # R: def (stock: django_microservices
 """,
     "events": """
 @event_pattern(NOTED)

@@ -1,5 +1,7 @@
 """What a handler knows of its message."""
 
+import math
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -121,6 +123,25 @@ def test_settles() -> None:
     one.nack(delay=5)
     one.reject("bad")
     assert seen == [("ack", None, ""), ("retry", 5, ""), ("dead", None, "bad")]
+
+
+def test_nack_after_a_timedelta() -> None:
+    """The delay may be a timedelta, and may be none at all."""
+    seen: list[tuple[Any, ...]] = []
+    one = context(settle=lambda *settled: seen.append(settled))
+    for delay in (timedelta(minutes=1), 0, None):
+        one.nack(delay=delay)
+    assert [delay for _, delay, _ in seen] == [60.0, 0.0, None]
+
+
+@pytest.mark.parametrize("delay", ["5", True, math.nan, math.inf, -1, timedelta(-1)])
+def test_nack_after_what_is_no_time(delay: Any) -> None:
+    """Anything else is an error that names it, and decides nothing."""
+    seen: list[tuple[Any, ...]] = []
+    one = context(settle=lambda *settled: seen.append(settled))
+    with pytest.raises((TypeError, ValueError), match=r"delay: .* of at least 0"):
+        one.nack(delay=delay)
+    assert seen == []
 
 
 @pytest.mark.parametrize("verb", ["ack", "nack"])

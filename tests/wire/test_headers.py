@@ -37,6 +37,16 @@ def test_user_cannot_replace_ours() -> None:
     assert headers == {"a": "b", "dm-peer": "1", "dm-timeout": "1000"}
 
 
+def test_ours_are_not_passed_on() -> None:
+    """What was said of another message is said of none that passes its headers on."""
+    passed_on = {"dm-peer": "1", "dm-timeout": "70", "dm-request-id": "r", "a": "b"}
+    kept = {"dm-request-id": "r", "a": "b"}
+    assert headers_of(message(UNSET, headers=passed_on)) == kept
+    asked = headers_of(message("7", headers=passed_on))
+    assert asked == kept | {"dm-peer": "1"}
+    assert len(passed_on) == 4
+
+
 def test_events_have_none_of_ours() -> None:
     """Nobody waits for an event: only the caller's own headers travel."""
     assert headers_of(message(UNSET)) is None

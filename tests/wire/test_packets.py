@@ -235,3 +235,18 @@ def test_reads_a_reply_with_a_foreign_key() -> None:
 def test_finds_an_id(end: bytes, id_: Any) -> None:
     """The id behind an unreadable payload is found where it surely is one."""
     assert find_id(b'{"pattern":"p","data":' + b"[" * 1000 + b"]" * 1000 + end) == id_
+
+
+@pytest.mark.parametrize(
+    ("beginning", "id_"),
+    [
+        (b'{"id":"a1",', "a1"),
+        (b' { "id" : -7 , ', -7),
+        (b'{"x":{"id":"a1",', UNSET),
+        (b'{"id":"a1\\', UNSET),
+        (b'[{"id":"a1",', UNSET),
+    ],
+)
+def test_finds_an_id_in_front(beginning: bytes, id_: Any) -> None:
+    """So is one that stands in front of everything."""
+    assert find_id(beginning + b'"response":' + b"[" * 1000) == id_

@@ -5,12 +5,16 @@ from inspect import Parameter
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import msgspec.inspect
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
 
 from ...wire.messages import UNSET, UnsetType
 
 MISSING = Parameter.empty
+WITH_FIELDS = (msgspec.inspect.StructType, msgspec.inspect.DataclassType)
+"""What msgspec calls types with fields: attrs classes are dataclasses to it."""
+
 _UNIONS = (Union, UnionType)
 _ANYTHING = (Any, object, MISSING)
 
@@ -38,6 +42,24 @@ def parts_of(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in get_args(annotation):
         yield from parts_of(part)
+
+
+def nodes_of(info: Any) -> Iterator[msgspec.inspect.Type]:
+    """Yield everything that msgspec's view of a type consists of, each once."""
+    seen: set[int] = set()
+    waiting = [info]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting.extend(node)
+        elif (
+            isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field)
+            and id(node) not in seen
+        ):
+            seen.add(id(node))
+            waiting.extend(getattr(node, name) for name in node.__struct_fields__)
+            if isinstance(node, msgspec.inspect.Type):
+                yield node
 
 
 def is_plain(annotation: Any) -> bool:

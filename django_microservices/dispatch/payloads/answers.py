@@ -1,6 +1,7 @@
 """Shaping an answer to its type: model instances and QuerySets become its fields."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,10 +13,11 @@ from msgspec import inspect
 
 from ...exceptions import EncodingError
 from ...wire.codecs import encode
+from .annotations import WITH_FIELDS, nodes_of
+from .defaults import completing
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 _ROWS = (list, tuple, QuerySet, BaseManager)
-_WITH_FIELDS = (inspect.StructType, inspect.DataclassType)
 _LISTS = (
     inspect.ListType,
     inspect.VarTupleType,
@@ -95,7 +97,7 @@ def shaping_encoder(annotation: Any) -> Callable[[Any], bytes]:
         info = inspect.type_info(annotation)
     except (TypeError, NameError):
         return encode
-    if any(isinstance(node, _WITH_FIELDS) for node in nodes_of(info)):
+    if any(isinstance(node, WITH_FIELDS) for node in nodes_of(info)):
         return _fields_encoder(annotation)
     return _encode_rows if isinstance(info, _LISTS) else encode
 
@@ -106,6 +108,7 @@ def _encode_rows(value: Any) -> bytes:
 
 def _fields_encoder(annotation: Any) -> Callable[[Any], bytes]:
     box = msgspec.defstruct("Answer", [("value", annotation)])
+    convert = completing(partial(msgspec.convert, type=box, from_attributes=True), box)
 
     def write(value: Any) -> bytes:
         if type(value) is annotation:
@@ -113,24 +116,9 @@ def _fields_encoder(annotation: Any) -> Callable[[Any], bytes]:
         failures: Failures = []
         boxed = {"value": readable(value, failures)}
         try:
-            answer = msgspec.convert(boxed, box, from_attributes=True)
+            answer = convert(boxed)
         except msgspec.ValidationError as error:
             raise misfit(annotation, error, failures) from error
-        return encode(answer.value)  # type: ignore[attr-defined]
+        return encode(answer.value)
 
     return write
-
-
-def nodes_of(info: Any) -> Iterator[inspect.Type]:
-    """Yield everything that a type consists of, each once."""
-    seen: set[int] = set()
-    waiting = [info]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, tuple):
-            waiting.extend(node)
-        elif isinstance(node, inspect.Type | inspect.Field) and id(node) not in seen:
-            seen.add(id(node))
-            waiting.extend(getattr(node, name) for name in node.__struct_fields__)
-            if isinstance(node, inspect.Type):
-                yield node

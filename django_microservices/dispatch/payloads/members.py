@@ -8,6 +8,7 @@ import msgspec
 from ...wire.messages import UNSET
 from . import ENCODED, PayloadError, is_native, read_plain, reader_for
 from .annotations import MISSING, default_of
+from .defaults import completing
 
 ReadMembers = Callable[[Any], tuple[Any, ...]]
 
@@ -28,10 +29,9 @@ def members_reader(members: Sequence[Member]) -> ReadMembers:
     first is found.
     """
     read_each = _one_by_one(members)
-    decoder = _decoder(members)
-    if decoder is None:
+    decode = _decoder(members)
+    if decode is None:
         return read_each
-    decode = decoder.decode
 
     def read(data: Any) -> tuple[Any, ...]:
         if isinstance(data, ENCODED):
@@ -44,7 +44,7 @@ def members_reader(members: Sequence[Member]) -> ReadMembers:
     return read
 
 
-def _decoder(members: Sequence[Member]) -> msgspec.json.Decoder[Any] | None:
+def _decoder(members: Sequence[Member]) -> Callable[[Any], Any] | None:
     if not all(is_native(member.annotation) for member in members):
         return None
     keys = {f"m{index}": member.key for index, member in enumerate(members)}
@@ -53,7 +53,7 @@ def _decoder(members: Sequence[Member]) -> msgspec.json.Decoder[Any] | None:
         struct = msgspec.defstruct("Members", fields, rename=keys, kw_only=True)
     except ValueError:  # a key with a quote, a backslash or a control character
         return None
-    return msgspec.json.Decoder(struct)
+    return completing(msgspec.json.Decoder(struct).decode, struct)
 
 
 def _field(name: str, member: Member) -> tuple[str, Any] | tuple[str, Any, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from functools import partial
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -9,8 +10,9 @@ from msgspec import inspect
 
 from ...wire.codecs import encode
 from . import PayloadError, join, read_plain, reader_for
-from .annotations import is_plain
-from .answers import nodes_of, shaping_encoder
+from .annotations import is_plain, nodes_of
+from .answers import shaping_encoder
+from .defaults import completing
 
 may_block = False
 
@@ -44,7 +46,7 @@ def decoder_for(annotation: Any) -> Callable[[Any], Any]:
     if get_origin(annotation) in _STREAMS:
         return _stream_converter(annotation)
     refuse_unknown(annotation)
-    typed = msgspec.json.Decoder(annotation).decode
+    typed = completing(msgspec.json.Decoder(annotation).decode, annotation)
     convert = converter_for(annotation)
 
     def read(raw: Any) -> Any:
@@ -70,10 +72,11 @@ def converter_for(annotation: Any) -> Callable[[Any], Any]:
         return _stream_converter(annotation)
     refuse_unknown(annotation)
     box = msgspec.defstruct("Box", [("value", annotation)])
+    unbox = completing(partial(msgspec.convert, type=box), box)
 
     def convert(value: Any) -> Any:
         try:
-            return msgspec.convert({"value": value}, box).value  # type: ignore[attr-defined]
+            return unbox({"value": value}).value
         except msgspec.ValidationError as error:
             raise payload_error(error, "value") from error
 

@@ -1,5 +1,7 @@
 """``manage.py runmicroservice``: run the servers of settings."""
 
+import os
+import signal
 import sys
 from argparse import ArgumentParser
 from collections import Counter
@@ -13,11 +15,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.utils import autoreload
 
+from ...concurrency.shutdown import holding_up_exit, is_exiting
 from ...conf import create_microservice, service_name, setting
 from ...endpoints.server import Server
 from ...log import show_on_console
 from ...runtime.loop import FAILED, end_process, run
 from ...runtime.microservice import Microservice
+from ...runtime.reloading import UNDRAINED, Parent
+from ...wire.seconds import seconds_of
 
 
 class Command(BaseCommand):
@@ -50,19 +55,29 @@ class Command(BaseCommand):
         show_on_console()
         prepared(options)  # a wrong name is refused before there is a reloader
         if settings.DEBUG and not options["noreload"]:
-            autoreload.run_with_reloader(self.serve_until_reload, **options)
+            self.reload(options)
         elif code := self.serve(**options):
             sys.exit(code)
 
+    def reload(self, options: dict[str, Any]) -> None:
+        """Serve in a child that Django's reloader ends when code changes."""
+        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
+            signal.signal(signal.SIGINT, lambda *_: None)  # the parent hands it on
+            autoreload.run_with_reloader(self.serve_until_reload, **options)
+            return
+        environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+        sys.exit(Parent(autoreload.get_child_arguments(), environment).run())
+
     def serve_until_reload(self, **options: Any) -> None:
         """Serve on the reloader's thread, where an exit would end nothing else."""
-        try:
-            code = self.serve(**options)
-        except CommandError as error:
-            self.stderr.write(str(error))
-            return  # the next change of a file may mend it
-        if code:
-            end_process(FAILED)  # to the reloader the code 3 would mean: once more
+        with holding_up_exit():
+            try:
+                code = self.serve(**options)
+            except CommandError as error:
+                self.stderr.write(str(error))
+                return  # the next change of a file may mend it
+            if code:
+                end_process(UNDRAINED if is_exiting() else FAILED)
 
     def serve(self, **options: Any) -> int:
         """Check, run, and return the code that says how it went."""
@@ -97,10 +112,11 @@ def prepared(options: dict[str, Any]) -> Microservice:
     """Make the Microservice that the command line asks for."""
     try:
         microservice = create_microservice(options["servers"])
-    except ImproperlyConfigured as error:
+        if (seconds := options["drain_timeout"]) is not None:
+            seconds = seconds_of(seconds, "--drain-timeout", zero=True)
+            microservice.drain_timeout = seconds
+    except (ImproperlyConfigured, ValueError) as error:
         raise CommandError(str(error)) from error
-    if options["drain_timeout"] is not None:
-        microservice.drain_timeout = options["drain_timeout"]
     return microservice
 
 

@@ -31,11 +31,14 @@ class Bench:
     ``transport`` and the options are enough; each hook that is given beside them lets
     more cases run. ``patience`` is in seconds. ``max_deliveries`` is handed to a server
     that has this option; one that has not says here how often it delivers a message.
+    ``grace`` is for how many seconds a broker may keep the request of a caller that has
+    gone.
     """
 
     transport: ClassVar[type[Transport]]
     patience: ClassVar[float] = 10.0
     max_deliveries: ClassVar[int] = 3
+    grace: ClassVar[float] = 0.0
 
     # --- what the class of a wire says ---
 

@@ -9,6 +9,7 @@ import pytest
 from ...dispatch.decorators import event_pattern, message_pattern
 from ...exceptions import MicroserviceError
 from ...wire.context import MessageContext
+from ...wire.headers import PEER_HEADER, TIMEOUT_HEADER
 from .bench import Bench
 
 Mark = Callable[[str], Callable[[Callable[..., Any]], Callable[..., Any]]]
@@ -121,3 +122,68 @@ class HeaderCases(Bench):
             with pytest.raises(MicroserviceError):
                 await client.asend(self.pattern("hang"), timeout=0.1)
             await self.until(cancelled.is_set)
+
+    async def test_nobodys_patience_ends_an_event(self) -> None:
+        """An event has no deadline, though its sender passes a request's headers on."""
+        self.needs("headers")
+        deadlines: list[float | None] = []
+
+        @event_pattern(self.pattern("noted"))
+        async def noted(_: Any, context: MessageContext[Any]) -> None:
+            deadlines.append(context.deadline)
+
+        async with self.calling() as inner:
+
+            @message_pattern(self.pattern("asked"))
+            async def asked(_: Any, context: MessageContext[Any]) -> None:
+                await inner.aemit(self.pattern("noted"), headers=context.headers)
+
+            async with self.talking(asked, noted) as client:
+                await client.asend(self.pattern("asked"))
+                await self.until(lambda: deadlines)
+        assert deadlines == [None]
+
+    async def test_patience_of_another_is_not_passed_on(self) -> None:
+        """What a caller says of itself counts, not headers that it passes on."""
+        self.needs("headers")
+
+        @message_pattern(self.pattern("asked"))
+        async def asked(_: Any, context: MessageContext[Any]) -> float | None:
+            return context.deadline
+
+        headers = {TIMEOUT_HEADER: "5000", PEER_HEADER: "0"}
+        async with self.talking(asked) as client:
+            call = client.asend(self.pattern("asked"), headers=headers, timeout=None)
+            assert await asyncio.wait_for(call, self.patience) is None
+
+    async def test_request_waits_no_longer_than_its_caller(self) -> None:
+        """A request that waits for its turn does not run for a caller that has gone."""
+        self.needs("headers")
+        self.skip_where("in_process", "a caller runs the handlers itself")
+        gate = asyncio.Event()
+        ran: list[int] = []
+
+        @message_pattern(self.pattern("asked"))
+        async def asked(data: int) -> int:
+            ran.append(data)
+            await gate.wait()
+            return data
+
+        async def wait_in_vain(data: int, seconds: float) -> None:
+            with pytest.raises(MicroserviceError):
+                await client.asend(self.pattern("asked"), data, timeout=seconds)
+
+        async with (
+            self.talking(asked, concurrency=1) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            first = group.create_task(client.asend(self.pattern("asked"), 1))
+            await self.until(lambda: ran)
+            await wait_in_vain(2, 0.05)
+            await wait_in_vain(
+                3, 0.1 + self.grace
+            )  # then the second is late there, too
+            gate.set()
+            assert await first == 1
+            assert await self.answered(client, self.pattern("asked"), 4) == 4
+        assert 2 not in ran

@@ -1,7 +1,9 @@
 """Settling: what the broker is told of an event, and what follows from it."""
 
 import asyncio
+import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ...dispatch.decorators import event_pattern, message_pattern
@@ -49,6 +51,25 @@ class SettlingCases(Bench):
             await client.aemit(self.pattern("noted"))
             await self.until(lambda: len(times) == 2)
         assert times[1] - times[0] > 0.29
+
+    async def test_nack_refuses_what_is_no_time(self) -> None:
+        """A delay that is none is an error of the handler, and no verdict."""
+        self.needs("acknowledges")
+        errors: list[type[Exception]] = []
+
+        @event_pattern(self.pattern("noted"))
+        async def noted(_: Any, context: MessageContext[Any]) -> None:
+            for delay in ("5", math.nan, -1, timedelta(seconds=-1)):
+                try:
+                    context.nack(delay=delay)  # type: ignore[arg-type]
+                except (TypeError, ValueError) as error:
+                    errors.append(type(error))
+            context.nack(delay=timedelta())
+
+        async with self.talking(noted) as client:
+            await client.aemit(self.pattern("noted"))
+            await self.until(lambda: len(errors) >= 8)
+        assert errors[:4] == [TypeError, ValueError, ValueError, ValueError]
 
     async def test_ack_stands_against_a_failure(self) -> None:
         """What was acknowledged is not delivered again, though its handler fails."""

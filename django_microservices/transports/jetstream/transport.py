@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ...exceptions import NotConnected, TransportRefused
 from ...wire.messages import Subscription
 from ...wire.patterns import NATS, RESERVED_PREFIX
+from ...wire.ranges import Count, Range, Seconds, SecondsOrZero
 from ..base import Changed, Deliver, Receive
 from ..nats.inbox import Inbox
 from ..nats.subjects import INBOX, Interest, check_prefix, interests, is_wide
@@ -57,14 +58,14 @@ class JetStreamTransport(NATSTransport):
         subject_prefix: str | None = None,
         subjects: Sequence[str] = (),
         storage: Literal["file", "memory"] = "file",
-        replicas: int = 1,
-        max_age: float = WEEK,
+        replicas: Count = 1,
+        max_age: SecondsOrZero = WEEK,
         dead_letters: str | None = None,
-        ack_wait: float = 30.0,
-        max_deliveries: int = 5,
-        redelivery_delay: float = 1.0,
+        ack_wait: Seconds = 30.0,
+        max_deliveries: Count = 5,
+        redelivery_delay: SecondsOrZero = 1.0,
         deliver_policy: Literal["all", "new", "last"] = "new",
-        max_ack_pending: int | None = None,
+        max_ack_pending: Annotated[int, Range(-1)] | None = None,
         domain: str | None = None,
         **options: Any,
     ) -> None:

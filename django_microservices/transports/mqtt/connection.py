@@ -1,19 +1,20 @@
 """One connection with a broker: packets in, packets out, and whether it lives."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import (
     ConnectionLost,
-    MessageTooLarge,
     NotConnected,
     TransportRefused,
 )
 from ..stream import Drained
 from . import reasons
 from .flows import LARGEST_ID, Accepted, Asked, Outgoing
+from .limits import Limits
 from .packets import (
     MQTT_5,
     PINGREQ,
@@ -25,6 +26,7 @@ from .packets import (
     Kind,
     Oversized,
     Packet,
+    PingResp,
     Publish,
     Subscribe,
     connect_packet,
@@ -50,21 +52,27 @@ PATIENCE = 1.0
 class Connection(Stream):
     """What both halves share. ``receive(publish)`` gets each message once.
 
-    ``greeted`` ends with the CONNACK of a broker that takes us.
+    ``greeted`` ends with the CONNACK of a broker that takes us. ``accepted`` is what
+    the connection before this one left, where the broker may keep the session.
     """
 
     def __init__(
-        self, options: "MQTTTransport", connect: Connect, receive: Receive
+        self,
+        options: "MQTTTransport",
+        connect: Connect,
+        receive: Receive,
+        accepted: Accepted | None = None,
     ) -> None:
         super().__init__(asyncio.get_running_loop())
         self.version = connect.version
-        self.max_size = options.max_frame_size
-        self.reader = PacketReader(connect.version, self.max_size)
+        self.limits = Limits(options.max_frame_size)
+        self.reader = PacketReader(connect.version, options.max_frame_size)
         self.asked = Asked(self.write)
-        self.accepted = Accepted(self.write)
+        self.accepted = Accepted(self.write) if accepted is None else accepted
         self.greeted: asyncio.Future[ConnAck] = self.loop.create_future()
         self._connect = connect
         self._receive = receive
+        self._pings: deque[asyncio.Future[None] | None] = deque()
         self._interval = INTERVAL
         self._asked_at = 0.0
         self._overdue = False
@@ -86,6 +94,12 @@ class Connection(Stream):
         if not self.greeted.done():
             _fail(self.greeted, NotConnected(reason))
         self.asked.fail(reason)
+        while self._pings:
+            self._pong()
+
+    def ended(self) -> None:
+        """Acknowledge nothing more."""
+        self.accepted.use(None)
 
     def refuse(self, what: str, code: int = reasons.MALFORMED) -> None:
         """End the connection because of what the broker sent."""
@@ -97,10 +111,6 @@ class Connection(Stream):
         """Say goodbye, and return when the connection is gone."""
         self.write(disconnect_packet(self.version))
         await self.end()
-
-    def has(self, feature: str) -> bool:
-        """Whether the broker of MQTT 5 has a feature; it names those it has not."""
-        return bool(self.greeted.result().properties.get(feature, 1))
 
     def _watch(self) -> None:
         """See every few seconds that the broker answers.
@@ -116,9 +126,28 @@ class Connection(Stream):
         self._overdue = not answered
         if answered:
             self._asked_at = self.loop.time()
-            self.write(PINGREQ)
+            self._ping(None)
         delay = self._interval if answered else PATIENCE
         self._timer = self.loop.call_later(delay, self._watch)
+
+    def ping(self) -> "asyncio.Future[None]":
+        """Ask; the future ends when everything sent before the answer was read."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        if self.lost:
+            future.set_result(None)
+        else:
+            self._ping(future)
+        return future
+
+    def _ping(self, future: "asyncio.Future[None] | None") -> None:
+        self._pings.append(future)
+        self.write(PINGREQ)
+
+    def _pong(self) -> None:
+        """Take an answer; they come in the order of the questions."""
+        future = self._pings.popleft() if self._pings else None
+        if future is not None and not future.done():
+            future.set_result(None)
 
     # --- in ---
 
@@ -149,9 +178,11 @@ class Connection(Stream):
         elif isinstance(packet, Disconnect):
             said = reasons.text_of(packet.code, packet.properties)
             self.abort(f"the broker says goodbye: {said}")
+        elif isinstance(packet, PingResp):
+            self._pong()
         elif isinstance(packet, Auth):
             self.refuse("an AUTH", reasons.BAD_AUTHENTICATION_METHOD)
-        elif isinstance(packet, ConnAck):
+        else:
             self.refuse("a second CONNACK")
 
     def _greet(self, packet: Packet) -> None:
@@ -164,10 +195,12 @@ class Connection(Stream):
             return
         properties = packet.properties
         self.asked.window = properties.get("receive_maximum", LARGEST_ID)
-        theirs = properties.get("maximum_packet_size", self.max_size)
-        self.max_size = min(self.max_size, theirs)
         keepalive = properties.get("server_keep_alive", self._connect.keepalive)
         self._interval = min(INTERVAL, keepalive / 2 or INTERVAL)
+        self.limits.learn(properties)
+        if not packet.session_present:
+            self.accepted.forget()
+        self.accepted.use(self.write)
         self.greeted.set_result(packet)
         self._timer = self.loop.call_later(self._interval, self._watch)
 
@@ -186,11 +219,14 @@ class Connection(Stream):
         """Publish with QoS 0; an awaitable says that the broker does not keep up.
 
         ``head`` is the topic, in MQTT 5 with the properties, ``retain`` the flag.
-        Raises :class:`MessageTooLarge`.
+        Raises :class:`MessageTooLarge`, and :class:`TransportRefused` for what this
+        broker has not.
         """
+        if retain:
+            self.limits.check_flags(retain)
         packet = publish_packet(head, payload, retain)
-        if len(packet) > self.max_size:
-            self._check_size(len(packet))
+        if len(packet) > self.limits.size:
+            self.limits.check_size(len(packet))
         self.write(packet)
         return Drained(self.drained) if self.paused else None
 
@@ -199,22 +235,15 @@ class Connection(Stream):
     ) -> "asyncio.Future[int]":
         """Publish with QoS 1 or 2; the future ends with the code that confirms it.
 
-        Raises :class:`MessageTooLarge`; the future :class:`TransportRefused` and
+        Raises as :meth:`send` does; the future :class:`TransportRefused` and
         :class:`ConnectionLost`.
         """
-        self._check_size(len(topic) + len(properties) + len(payload) + _HEADER)
+        self.limits.check_flags(flags)
+        self.limits.check_size(len(topic) + len(properties) + len(payload) + _HEADER)
         future: asyncio.Future[int] = self.loop.create_future()
         done = partial(_confirm, future)
         self.asked.publish(Outgoing(flags, topic, properties, payload, done))
         return future
-
-    def _check_size(self, size: int) -> None:
-        if size > self.max_size:
-            message = (
-                f"A message of {size} bytes is over max_frame_size, or over what the "
-                f"broker takes: {self.max_size}."
-            )
-            raise MessageTooLarge(message)
 
     def subscribe(self, subscribe: Subscribe) -> "asyncio.Future[Ack]":
         """Subscribe; the future ends with the SUBACK, which may be a refusal."""

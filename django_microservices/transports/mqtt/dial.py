@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from ...exceptions import NotConnected, TransportRefused
-from ..tls import client_context
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -59,9 +58,8 @@ def _told(address: str) -> Iterator[None]:
 
 
 async def _open(options: "MQTTTransport", connection: "Connection") -> None:
-    tls = options.tls_options
-    context = None if tls is None else client_context(tls)
-    name = (tls or {}).get("server_name") or options.host
+    context = None if options.tls is None else options.tls.current()
+    name = (options.tls_options or {}).get("server_name") or options.host
     await connection.loop.create_connection(
         lambda: connection,
         options.host,

@@ -43,7 +43,7 @@ class Asked:
 
     ``done(answer)`` is called once for each: with the packet that ends it, or with a
     :class:`ConnectionLost` by :meth:`fail`. Of messages at most ``window`` are under
-    way; the rest wait in order.
+    way, and of all together as many as there are identifiers; the rest wait in order.
     """
 
     def __init__(self, write: Write, window: int = LARGEST_ID) -> None:
@@ -51,21 +51,36 @@ class Asked:
         self._write = write
         self._last_id = 0
         self._pending: dict[int, tuple[Kind, Done]] = {}
+        self._asking: deque[tuple[Kind, Callable[[int], bytes], Done]] = deque()
         self._waiting: deque[Outgoing] = deque()
         self._messages = 0
 
     def ask(self, kind: Kind, make: Callable[[int], bytes], done: Done) -> None:
-        """Write the SUBSCRIBE or UNSUBSCRIBE that ``make(packet_id)`` returns."""
+        """Write the SUBSCRIBE or UNSUBSCRIBE that ``make(packet_id)`` returns.
+
+        Where no identifier is free it is the first to get one, before all messages.
+        """
+        if not self._has_id:
+            self._asking.append((kind, make, done))
+            return
         packet_id = self._new_id()
         self._pending[packet_id] = (_ANSWERS[kind], done)
         self._write(make(packet_id))
 
     def publish(self, outgoing: Outgoing) -> None:
         """Write a message, now or when there is room for it."""
-        if self._messages >= self.window or self._waiting:
-            self._waiting.append(outgoing)
-        else:
+        if self._has_room and not self._waiting:
             self._send(outgoing)
+        else:
+            self._waiting.append(outgoing)
+
+    @property
+    def _has_id(self) -> bool:
+        return len(self._pending) < LARGEST_ID
+
+    @property
+    def _has_room(self) -> bool:
+        return self._messages < self.window and self._has_id
 
     def _send(self, outgoing: Outgoing) -> None:
         flags, topic, properties, payload, done = outgoing
@@ -75,15 +90,12 @@ class Asked:
         self._write(acknowledged_publish(flags, topic, packet_id, properties, payload))
 
     def _new_id(self) -> int:
-        """Return an identifier that is not in use."""
-        candidate = self._last_id
-        for _ in range(LARGEST_ID):
+        """Return an identifier that is not in use; there is one."""
+        candidate = self._last_id % LARGEST_ID + 1
+        while candidate in self._pending:
             candidate = candidate % LARGEST_ID + 1
-            if candidate not in self._pending:
-                self._last_id = candidate
-                return candidate
-        message = "More than 65,535 packets wait for the broker's answer."
-        raise OverflowError(message)
+        self._last_id = candidate
+        return candidate
 
     def answered(self, ack: Ack) -> None:
         """Take an answer; one to nothing that was asked is ignored."""
@@ -98,15 +110,19 @@ class Asked:
         if kind not in _ANSWERS.values():
             self._messages -= 1
         done(ack)
-        while self._waiting and self._messages < self.window:
+        while self._asking and self._has_id:
+            self.ask(*self._asking.popleft())
+        while self._waiting and self._has_room:
             self._send(self._waiting.popleft())
 
     def fail(self, reason: str) -> None:
         """The connection is gone: so is every answer."""
         pending, self._pending = self._pending, {}
+        asking, self._asking = self._asking, deque()
         waiting, self._waiting = self._waiting, deque()
         dones: Iterable[Done] = [
             *(done for _, done in pending.values()),
+            *(done for _, _, done in asking),
             *(outgoing.done for outgoing in waiting),
         ]
         for done in dones:
@@ -118,34 +134,88 @@ class Accepted:
 
     A message of QoS 2 is confirmed in two steps, and between them its identifier says
     that the broker may send it once more, and that it is the same.
+
+    What a broker that keeps the session sends again, over the next connection, has its
+    identifier of before (MQTT 5, section 4.4): it is not handled a second time, and
+    what was done in between is acknowledged then. ``steps`` counts what the broker
+    began and released.
     """
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write | None) -> None:
+        self.steps = 0
         self._write = write
-        self._open: set[int] = set()
+        self._open: dict[int, Publish | Oversized] = {}
+        self._done: set[int] = set()
         self._unreleased: set[int] = set()
+
+    def use(self, write: Write | None) -> None:
+        """Go on over another connection; ``None`` says that there is none."""
+        self._write = write
+
+    def forget(self) -> None:
+        """The broker knows nothing of it any more."""
+        self._open.clear()
+        self._done.clear()
+        self._unreleased.clear()
+
+    def __len__(self) -> int:
+        """How many messages wait for their outcome."""
+        return len(self._open) - len(self._done)
+
+    def has(self, publish: Publish | Oversized) -> bool:
+        """Whether the broker still waits for the outcome of a message."""
+        return self._open.get(publish.packet_id) is publish
 
     def is_new(self, publish: Publish | Oversized) -> bool:
         """Whether to handle it; one that is confirmed already is confirmed again."""
         packet_id = publish.packet_id
-        if packet_id in self._open:
+        known = self._open.get(packet_id)
+        if known is not None and _is_same(known, publish):
+            if packet_id in self._done:
+                self.acknowledge(known)
             return False
         if publish.qos == 2 and packet_id in self._unreleased:  # noqa: PLR2004
-            self._write(ack_packet(Kind.PUBREC, packet_id))
+            self._say(Kind.PUBREC, packet_id)
             return False
-        self._open.add(packet_id)
+        self.steps += 1
+        self._done.discard(packet_id)
+        self._open[packet_id] = publish
         return True
 
-    def acknowledge(self, qos: int, packet_id: int) -> None:
-        """Tell the broker that it may forget a message."""
-        self._open.discard(packet_id)
-        if qos == 1:
-            self._write(ack_packet(Kind.PUBACK, packet_id))
+    def acknowledge(self, publish: Publish | Oversized) -> None:
+        """Tell the broker that it may forget a message, unless it has already."""
+        if not self.has(publish):
+            return
+        packet_id = publish.packet_id
+        if self._write is None:
+            self._done.add(packet_id)
+            return
+        self._done.discard(packet_id)
+        del self._open[packet_id]
+        if publish.qos == 1:
+            self._say(Kind.PUBACK, packet_id)
         else:
             self._unreleased.add(packet_id)
-            self._write(ack_packet(Kind.PUBREC, packet_id))
+            self._say(Kind.PUBREC, packet_id)
 
     def released(self, ack: Ack) -> None:
         """Take a PUBREL: the message will not come again."""
+        self.steps += 1
         self._unreleased.discard(ack.packet_id)
-        self._write(ack_packet(Kind.PUBCOMP, ack.packet_id))
+        self._say(Kind.PUBCOMP, ack.packet_id)
+
+    def _say(self, kind: Kind, packet_id: int) -> None:
+        if self._write is not None:
+            self._write(ack_packet(kind, packet_id))
+
+
+def _is_same(known: Publish | Oversized, publish: Publish | Oversized) -> bool:
+    """Whether it is the message that came with its identifier before.
+
+    A broker that was killed may have forgotten whose the identifier was.
+    """
+    if isinstance(known, Publish) and isinstance(publish, Publish):
+        same = known.payload == publish.payload
+    else:
+        same = type(known) is type(publish)
+    return same and known.topic == publish.topic

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage, NotConnected, TransportRefused
@@ -15,8 +16,9 @@ from ...wire.patterns import Pattern
 from ...wire.text import shown
 from . import reasons
 from .connection import Connection
+from .failures import REASON_HEADER
 from .packets import MQTT_5, Ack, Oversized, Publish, Subscribe
-from .properties import text_bytes
+from .properties import NONE, Properties, text_bytes
 from .receipt import Receipt
 from .topics import REPLY_SUFFIX, Filter
 
@@ -43,7 +45,7 @@ class Topic:
         "_head",
         "_inlet",
         "filters",
-        "is_letter",
+        "is_of_letters",
         "is_shared",
         "name",
         "respond",
@@ -54,7 +56,7 @@ class Topic:
         intake = inlet.intake
         self.name = name
         self.filters = [one for one in intake.filters if one.matches(name)]
-        self.is_letter = intake.is_own_letter(name)
+        self.is_of_letters = intake.is_of_letters(name)
         own = [one for one in self.filters if one in inlet.filters]
         self.is_shared = all(one.is_shared for one in own)
         is_certain = len(own) == 1 < len(self.filters)
@@ -78,7 +80,10 @@ class Topic:
             raise InvalidMessage(message)
         if not self._head:
             self._head = text_bytes(self.name + REPLY_SUFFIX)
-        return self._inlet.reply(self._head, text)
+        waiting = self._inlet.reply(self._head, text)
+        if isinstance(waiting, asyncio.Future) and not reply.last:
+            waiting.add_done_callback(partial(self._inlet.confirmed, reply.id))
+        return waiting
 
 
 class Inlet:
@@ -88,9 +93,11 @@ class Inlet:
         self, intake: "Intake", filters: Sequence[Filter], client_suffix: str
     ) -> None:
         options = intake.options
-        connect = options.connect_of_server(intake.limit, client_suffix)
+        holdings = intake.holdings
+        connect = options.connect_of_server(holdings.limit, client_suffix)
+        accepted = holdings.accepted(client_suffix)
         self.intake = intake
-        self.connection = Connection(options, connect, self.received)
+        self.connection = Connection(options, connect, self.received, accepted)
         self.is_5 = connect.version == MQTT_5
         self._nothing = b"\0" if self.is_5 else b""  # no properties
         self._reply_flags = options.reply_qos << 1
@@ -111,9 +118,11 @@ class Inlet:
         Raises :class:`TransportRefused` for a filter that it does not take.
         """
         options = self.intake.options
+        for one in self.filters:
+            self._check_features(one)
         if not options.clean:
             await self._unsubscribe_others()
-        has_identifiers = self.is_5 and self.connection.has(IDENTIFIERS)
+        has_identifiers = self.is_5 and self.connection.limits.has(IDENTIFIERS)
         answers = [
             self.connection.subscribe(
                 Subscribe(
@@ -134,17 +143,28 @@ class Inlet:
         if others:
             await self.connection.unsubscribe(others)
 
+    def _check_features(self, one: Filter) -> None:
+        """Refuse what the broker would end the connection for."""
+        has = self.connection.limits.has
+        if one.is_shared and not has("shared_subscription_available"):
+            self._refused(one, reasons.SHARED_NOT_SUPPORTED)
+        if one.has_wildcards and not has("wildcard_subscription_available"):
+            self._refused(one, reasons.WILDCARDS_NOT_SUPPORTED)
+
     def _check(self, one: Filter, ack: Ack) -> None:
         code = ack.codes[0]
         if code >= reasons.REFUSED:
-            said = reasons.text_of(code, ack.properties)
-            kind = TransportRefused if reasons.is_permanent(code) else NotConnected
-            message = f"The broker refused the subscription to {one.text}: {said}"
-            raise kind(message)
+            self._refused(one, code, ack.properties)
         if code < one.qos:
             logger.warning(
                 "The broker gives %s with QoS %s, not %s.", one.text, code, one.qos
             )
+
+    def _refused(self, one: Filter, code: int, properties: Properties = NONE) -> None:
+        said = reasons.text_of(code, properties)
+        kind = TransportRefused if reasons.is_permanent(code) else NotConnected
+        message = f"The broker refused the subscription to {one.text}: {said}"
+        raise kind(message)
 
     # --- in ---
 
@@ -154,9 +174,6 @@ class Inlet:
         topic = self._topics.get(name) or self._new_topic(name)
         if self.intake.is_leaving:
             return  # what is not acknowledged comes again when we are back
-        if topic.is_letter:
-            self._drop(publish)
-            return
         if isinstance(publish, Oversized):
             self._unread(topic, publish, UNSET, f"{publish.size} bytes are too many")
             return
@@ -174,8 +191,10 @@ class Inlet:
             message.subscription = topic.via or self._via(publish)
         if self.is_5:
             _read_headers(message, publish)
-        if publish.qos:
-            self.intake.take(self._receipt(topic, publish, message))
+        if topic.is_of_letters and REASON_HEADER in (message.headers or ()):
+            self._drop(publish)
+        elif publish.qos:
+            self.intake.holdings.take(self._receipt(topic, publish, message))
         else:
             self.intake.room.take(message, topic.respond)
 
@@ -188,8 +207,8 @@ class Inlet:
     def _receipt(
         self, topic: Topic, publish: Publish | Oversized, message: Message
     ) -> Receipt:
-        failures = self.intake.failures
-        return Receipt(failures, self.connection, publish, message, topic.respond)
+        failures, accepted = self.intake.failures, self.connection.accepted
+        return Receipt(failures, accepted, publish, message, topic.respond)
 
     def _via(self, publish: Publish) -> Subscription | None:
         """Return by which filter it came; a broker may name several for one copy."""
@@ -225,7 +244,7 @@ class Inlet:
     def _drop(self, publish: Publish | Oversized) -> None:
         """Have done with what is not for us: replies, and our own dead letters."""
         if publish.qos:
-            self.connection.accepted.acknowledge(publish.qos, publish.packet_id)
+            self.connection.accepted.acknowledge(publish)
 
     def _unread(
         self, topic: Topic, publish: Publish | Oversized, data: Any, reason: str
@@ -241,12 +260,21 @@ class Inlet:
 
     def reply(self, topic: bytes, text: bytes) -> Awaitable[Any] | None:
         """Publish a reply, as Nest does with QoS 0, unless told otherwise."""
-        connection = self.connection
-        if connection.lost:
+        connection: Connection | None = self.connection
+        if self._reply_flags or self.connection.lost:
+            connection = self.intake.holdings.speaker
+        if connection is None or connection.lost:
             return None
         if not self._reply_flags:
             return connection.send(topic + self._nothing, text)
         return connection.publish(self._reply_flags, topic, self._nothing, text)
+
+    def confirmed(self, id_: Any, confirmed: "asyncio.Future[int]") -> None:
+        """End a stream of which the broker says that nobody reads it."""
+        if confirmed.cancelled() or confirmed.exception() is not None:
+            return
+        if confirmed.result() == reasons.NO_SUBSCRIBERS:
+            self.intake.holdings.streams.unheard(id_)
 
 
 def _read_headers(message: Message, publish: Publish) -> None:

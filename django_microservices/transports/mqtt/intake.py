@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription
-from ..base import Deliver
-from ..room import Room
 from .connection import Connection
 from .dial import dialled
+from .holdings import Holdings
 from .inlet import IDENTIFIERS, Inlet
-from .packer import Packer
-from .packets import MQTT_5
-from .receipt import Failures, Receipt
+from .packets import AT_LEAST_ONCE, MQTT_5
 from .topics import Filter, filters_of, separated
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ _SOON = 5.0
 
 
 class Intake:
-    """Subscribes, bounds what is in flight, and ends in good order.
+    """Subscribes, hands what comes to ``holdings``, and ends in good order.
 
     Of an event that several filters match the broker makes a copy for each, and each
     must be known by its filter. In MQTT 5 a copy says so itself. In 3.1.1 it does not,
@@ -39,23 +36,16 @@ class Intake:
         self,
         options: "MQTTTransport",
         subscriptions: Sequence[Subscription],
-        deliver: Deliver,
-        limit: int,
+        holdings: Holdings,
     ) -> None:
-        loop = asyncio.get_running_loop()
         self.options = options
-        self.limit = limit
         self.filters = _filters(options, subscriptions)
-        self.room = Room(limit, deliver, self._pause_reading, self._resume_reading)
-        self.failures = Failures(
-            options.redelivery,
-            Packer(options.protocol_version, options.user_properties),
-            options.dead_letter_topic,
-            self.take,
-            forgets=options.clean,
-        )
+        self.holdings = holdings
+        self.room = holdings.room
+        self.failures = holdings.failures
         self.is_leaving = False
-        self.closed: asyncio.Future[BaseException | None] = loop.create_future()
+        self.closed: asyncio.Future[BaseException | None]
+        self.closed = holdings.loop.create_future()
         self._inlets: list[Inlet] = []
 
     @property
@@ -75,21 +65,40 @@ class Intake:
         is_5 = self.options.protocol_version == MQTT_5
         parts = [self.filters] if is_5 else separated(self.filters)
         first = await self._open(stack, parts[0], "")
-        if is_5 and not first.connection.has(IDENTIFIERS):
+        if is_5 and not first.connection.limits.has(IDENTIFIERS):
             parts = separated(self.filters)
             first.take_over(parts[0])
         for number, part in enumerate(parts[1:], start=2):
             await self._open(stack, part, f"-{number}")
+        self.holdings.speak_over(await self._speaker(stack))
         await asyncio.gather(*(inlet.subscribe() for inlet in self._inlets))
+        self.holdings.serve(self)
 
     async def _open(
         self, stack: AsyncExitStack, filters: Sequence[Filter], client_suffix: str
     ) -> Inlet:
         inlet = Inlet(self, filters, client_suffix)
         self._inlets.append(inlet)
-        await stack.enter_async_context(dialled(self.options, inlet.connection))
-        inlet.connection.closed.add_done_callback(self._lost)
+        await self._dial(stack, inlet.connection)
         return inlet
+
+    async def _speaker(self, stack: AsyncExitStack) -> Connection:
+        """Return the connection for what is confirmed.
+
+        Answers of QoS 1 have one of their own: while all that may be in flight is, and
+        streams wait for their confirms, the others are not read.
+        """
+        if not self.options.reply_qos:
+            return self._inlets[0].connection
+        connect = self.options.connect_of_answers()
+        speaker = Connection(self.options, connect, _nothing)
+        await self._dial(stack, speaker)
+        speaker.limits.check_flags(AT_LEAST_ONCE)
+        return speaker
+
+    async def _dial(self, stack: AsyncExitStack, connection: Connection) -> None:
+        await stack.enter_async_context(dialled(self.options, connection))
+        connection.closed.add_done_callback(self._lost)
 
     def _lost(self, closed: "asyncio.Future[BaseException | None]") -> None:
         if not self.closed.done():
@@ -99,7 +108,8 @@ class Intake:
         """Unsubscribe; return when what was accepted is answered.
 
         Where the broker keeps the session, the filters of events of QoS 1 and 2 stay,
-        so that it keeps what comes from now on.
+        so that it keeps what comes from now on. Else what it has for us already comes
+        yet, and is handled.
         """
         answers = []
         for inlet in self._inlets:
@@ -108,47 +118,64 @@ class Intake:
                 answers.append(inlet.connection.unsubscribe(left))
         if answers:
             await asyncio.wait(answers, timeout=_SOON)
-        self.is_leaving = True
         self.failures.leave()
+        if self.options.clean:
+            await asyncio.gather(*map(self._emptied, self._inlets))
+        self.is_leaving = True
         await self.room.empty()
         await self.failures.buried()
+
+    async def _emptied(self, inlet: Inlet) -> None:
+        """Return when the broker has nothing more for a connection.
+
+        Of QoS 1 and 2 it sends so many at once, and then one for each that is
+        acknowledged: when all are, and nothing comes between a PINGREQ and its answer,
+        there is nothing.
+        """
+        accepted = inlet.connection.accepted
+        before = -1
+        while before != accepted.steps and not inlet.connection.lost:
+            before = accepted.steps
+            await self.room.empty()
+            await self.failures.buried()
+            await inlet.connection.ping()
 
     def _stays(self, one: Filter) -> bool:
         return one.is_of_events and one.qos > 0 and not self.options.clean
 
     async def close(self) -> None:
-        """Begin nothing more; unless the link was lost, whose messages are handled."""
+        """Begin nothing more; or have the next intake go on, if the link was lost."""
+        if self.closed.done() and not self.is_leaving:
+            self.holdings.part()
+            return
         self.is_leaving = True
-        self.failures.leave()
-        if not self.closed.done():
-            self._resume_reading()  # the broker's confirms are to be read
-            for message in self.room.drop():
-                if message.settle is not None:
-                    message.settle("retry", None, "it was not begun")
-        await self.failures.buried()
+        self.resume_reading()  # the broker's confirms are to be read
+        await self.holdings.close()
 
     # --- messages ---
 
-    def take(self, receipt: Receipt) -> None:
-        """Deliver a message that the broker waits for."""
-        self.room.take(receipt.message, receipt.respond, receipt.finished)
+    def is_of_letters(self, topic: str) -> bool:
+        """Whether what a wildcard brings by a topic may be what this server buried.
 
-    def is_own_letter(self, topic: str) -> bool:
-        """Whether a wildcard brought back what this server had buried.
-
-        It is for those alone who ask for dead letters by their name.
+        That is for those alone who ask for dead letters by their name.
         """
-        letters = self.options.dead_letter_topic
-        asked_for = any(f"{letters}/" in one.text for one in self.filters)
-        return f"{topic}/".startswith(f"{letters}/") and not asked_for
+        letters = f"{self.options.dead_letter_topic}/"
+        asked_for = any(letters in one.text for one in self.filters)
+        return topic.startswith(letters) and not asked_for
 
-    def _pause_reading(self) -> None:
+    def pause_reading(self) -> None:
+        """Read nothing more that could be a message."""
         for inlet in self._inlets:
             inlet.connection.pause_reading()
 
-    def _resume_reading(self) -> None:
+    def resume_reading(self) -> None:
+        """Read on."""
         for inlet in self._inlets:
             inlet.connection.resume_reading()
+
+
+def _nothing(_: object) -> None:
+    """Take what nobody has subscribed to."""
 
 
 def _filters(

@@ -14,10 +14,9 @@ from ...wire.text import shown
 from ...wire.unreadable import TOO_DEEP
 from .connection import Connection
 from .packer import Packer, flags_of
-from .packets import Oversized, Publish
+from .packets import AT_LEAST_ONCE, Oversized, Publish
 from .properties import text_bytes
 from .reasons import NO_SUBSCRIBERS
-from .receipt import AT_LEAST_ONCE
 from .replies import Replies, ReplyTopic
 from .topics import check_topic
 
@@ -45,6 +44,7 @@ class Link:
         self._how_events = flags_of(options.publish_options)
         self._topics: dict[str, bytes] = {}
         self._asked: dict[Any, ReplyTopic] = {}
+        self._warned: set[str] = set()
 
     @property
     def driver(self) -> Connection:
@@ -68,6 +68,8 @@ class Link:
         flags = self._how_events if is_event else 0
         if options is not None:
             flags = flags_of(options, flags)
+            if options.get("delay"):
+                self._warn_of_delay(route)
         if is_event:
             return self._send(UNSET, flags, topic, properties, body)
         replies = self.replies.join(route)
@@ -75,6 +77,15 @@ class Link:
         if replies.is_ready:
             return self._send(message.id, flags, topic, properties, body)
         return replies.hold(message.id, flags, topic, properties, body)
+
+    def _warn_of_delay(self, route: str) -> None:
+        """Say once for each pattern what every wire takes and this one cannot do."""
+        if route in self._warned:
+            return
+        if len(self._warned) >= _MOST_KNOWN:
+            self._warned.clear()
+        self._warned.add(route)
+        logger.warning("MQTT delays nothing: %s arrives at once.", shown(route))
 
     def _send(
         self, id_: Any, flags: int, topic: bytes, properties: bytes, body: bytes
@@ -113,7 +124,7 @@ class Link:
     def received(self, publish: Publish | Oversized) -> None:
         """Hand a reply to the client; everybody's come, and most may be others'."""
         if publish.qos:
-            self.connection.accepted.acknowledge(publish.qos, publish.packet_id)
+            self.connection.accepted.acknowledge(publish)
         if isinstance(publish, Oversized):
             topic = shown(publish.topic)
             logger.warning("Dropped an answer of %s bytes on %s.", publish.size, topic)

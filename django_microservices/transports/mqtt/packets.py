@@ -45,6 +45,7 @@ class Kind(IntEnum):
 
 PINGREQ = bytes((Kind.PINGREQ << 4, 0))
 RETAIN, DUP = 0x01, 0x08  # in the first byte of a PUBLISH; its QoS stands between them
+AT_LEAST_ONCE = 0x02  # QoS 1
 
 
 # --- in ----------------------------------------------------------------------------

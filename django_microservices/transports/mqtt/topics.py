@@ -57,6 +57,11 @@ class Filter(NamedTuple):
         """Whether the members of a group share what it brings."""
         return self.text.startswith(SHARE)
 
+    @property
+    def has_wildcards(self) -> bool:
+        """Whether it stands for more than one topic."""
+        return "+" in self.text or "#" in self.text
+
     def matches(self, topic: str) -> bool:
         """Whether it brings the messages of ``topic``."""
         return MQTT.matches(self.text, topic)

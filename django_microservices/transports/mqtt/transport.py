@@ -1,20 +1,23 @@
 """MQTT 3.1.1 and 5: the options, and the two halves."""
 
+import asyncio
 import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...wire.messages import Subscription
 from ...wire.patterns import MQTT
+from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
 from ..base import Changed, Deliver, Receive, Transport
 from ..redelivery import Redelivery
-from ..tls import TLSOptions
+from ..tls import ClientContext, TLSOptions
 from .dial import dialled
 from .flows import LARGEST_ID
+from .holdings import RESTING, Holdings
 from .intake import Intake
 from .link import Link
 from .options import (
@@ -50,6 +53,7 @@ class MQTTTransport(Transport):
             "subscribe_options",
             "max_connection_attempts",
             "max_deliveries",
+            "max_stream_age",
             "redelivery_delay",
             "dead_letter_topic",
         )
@@ -59,6 +63,7 @@ class MQTTTransport(Transport):
     grammar = MQTT
     headers = True
     wildcards = True
+    tls_option = "tls_options"
 
     def __init__(
         self,
@@ -70,23 +75,28 @@ class MQTTTransport(Transport):
         username: str | None = None,
         password: str | None = None,
         clean: bool = True,
-        session_expiry: float | None = None,
-        keepalive: float = 20.0,
-        connect_timeout: float = 5.0,
+        session_expiry: SecondsOrZero | None = None,
+        keepalive: Annotated[float, Range(0, _LONGEST_KEEPALIVE)] = 20.0,
+        connect_timeout: Seconds = 5.0,
         will: WillOptions | None = None,
         user_properties: Mapping[str, str] | None = None,
         subscribe_options: SubscribeOptions | None = None,
         publish_options: PublishOptions | None = None,
         reply_qos: Literal[0, 1] = 0,
-        max_frame_size: int = 1024 * 1024,
-        max_deliveries: int = 5,
-        redelivery_delay: float = 1.0,
+        max_frame_size: Annotated[int, Range(_SMALLEST_FRAME, LARGEST_LENGTH)] = 1024
+        * 1024,
+        max_deliveries: Count = 5,
+        redelivery_delay: SecondsOrZero = 1.0,
         dead_letter_topic: str | None = None,
-        max_connection_attempts: int | None = None,
+        max_stream_age: Seconds | None = 3600.0,
+        max_connection_attempts: CountOrZero | None = None,
         tls_options: TLSOptions | None = None,
     ) -> None:
         scheme, self.host, self.port, user, secret = split_url(url)
-        self.tls_options = tls_of(scheme, tls_options)
+        tls = tls_of(scheme, tls_options)
+        self.tls_options = tls
+        self.plain_hosts = [self.host] if tls is None else []
+        self.tls = None if tls is None else ClientContext(tls)
         self.address = f"{scheme}://{self.host}:{self.port}"
         self.group = check_group(group or "")
         self.protocol_version = protocol_version
@@ -107,6 +117,7 @@ class MQTTTransport(Transport):
         self.dead_letter_topic = check_topic(
             dead_letter_topic or "/".join(filter(None, (self.group, "dead")))
         )
+        self.max_stream_age = max_stream_age
         self.retry_attempts = max_connection_attempts
         self._check()
         # Options decide what it can do.
@@ -115,6 +126,9 @@ class MQTTTransport(Transport):
         self.durable = not clean
         # With one client_id two processes would throw each other out.
         self.shares_work = bool(self.group) and client_id is None
+        # What lost connections left to the next ones, by the end that it is for: a
+        # clean session's events are nowhere else. Nothing of it is left at a stop.
+        self._left: dict[Deliver, Holdings] = {}
 
     def _check(self) -> None:
         """Refuse what could never work."""
@@ -127,13 +141,6 @@ class MQTTTransport(Transport):
         if self.password is not None and self.username is None:
             message = "password: it needs a username."
             raise ImproperlyConfigured(message)
-        if not 0 <= self.keepalive <= _LONGEST_KEEPALIVE:
-            message = f"keepalive: {self.keepalive} is not 0 to {_LONGEST_KEEPALIVE}."
-            raise ValueError(message)
-        if not _SMALLEST_FRAME <= self.max_frame_size <= LARGEST_LENGTH:
-            message = f"max_frame_size: {self.max_frame_size} is not "
-            message += f"{_SMALLEST_FRAME} to {LARGEST_LENGTH}."
-            raise ValueError(message)
         if not self.clean and not self.client_id:
             message = "clean: a session that is kept needs a client_id of its own."
             raise ImproperlyConfigured(message)
@@ -177,13 +184,26 @@ class MQTTTransport(Transport):
         Raises :class:`TransportRefused` for credentials and filters that it refuses,
         and for patterns that are no filters, else :class:`NotConnected`.
         """
-        intake = Intake(self, subscriptions, deliver, limit)
-        async with AsyncExitStack() as stack:
-            await intake.open(stack)
-            try:
-                yield intake
-            finally:
-                await intake.close()
+        holdings = self._holdings_of(deliver, limit)
+        try:
+            intake = Intake(self, subscriptions, holdings)
+            async with AsyncExitStack() as stack:
+                await intake.open(stack)
+                try:
+                    yield intake
+                finally:
+                    await intake.close()
+        finally:
+            if holdings.goes_on:
+                self._left[deliver] = holdings
+
+    def _holdings_of(self, deliver: Deliver, limit: int) -> Holdings:
+        """Return what a lost connection left for this one, or nothing yet."""
+        left = self._left.pop(deliver, None)
+        here = asyncio.get_running_loop()
+        if left is None or left.loop is not here or not left.goes_on:
+            return Holdings(self, deliver, limit)
+        return left
 
     @asynccontextmanager
     async def connect(
@@ -204,11 +224,16 @@ class MQTTTransport(Transport):
     def connect_of_server(self, limit: int, suffix: str) -> Connect:
         """Introduce a connection of a server; the first one carries the will."""
         client_id = self.client_id or self._new_client_id()
-        properties: dict[str, Any] = {"receive_maximum": min(limit, LARGEST_ID)}
+        most = limit if self.clean else limit + RESTING
+        properties: dict[str, Any] = {"receive_maximum": min(most, LARGEST_ID)}
         if not self.clean:
             properties["session_expiry_interval"] = self._expiry()
         will = None if suffix else self.will
         return self._connect(client_id + suffix, properties, will, clean=self.clean)
+
+    def connect_of_answers(self) -> Connect:
+        """Introduce the connection of a server that only publishes."""
+        return self._connect(self._new_client_id(), {}, None, clean=True)
 
     def connect_of_client(self) -> Connect:
         """Introduce a link: each has an id of its own, since a process has several."""

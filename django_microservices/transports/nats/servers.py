@@ -59,6 +59,12 @@ class Servers:
         self.max_ping_out = max_ping_out
         self.driver_options = dict(driver_options or {})
 
+    @property
+    def plain_hosts(self) -> list[str]:
+        """The hosts of servers that are not asked for TLS."""
+        plain = (s for s in self.servers if self.tls is None and s.scheme != "tls")
+        return [server.hostname or "" for server in plain]
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Connection]:
         """Have a connection inside the block.

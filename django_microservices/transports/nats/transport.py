@@ -6,6 +6,7 @@ from typing import Any
 
 from ...wire.messages import Subscription
 from ...wire.patterns import NATS
+from ...wire.ranges import CountOrZero, Seconds
 from ..base import Changed, Deliver, Receive, Transport
 from .credentials import Credentials
 from .intake import Intake
@@ -31,6 +32,7 @@ class NATSTransport(Transport):
     shares_work = True
     no_listener = True
     ends_streams = True
+    tls_option = "tls"
 
     def __init__(
         self,
@@ -51,9 +53,9 @@ class NATSTransport(Transport):
         reply_prefixes: Sequence[str] = (),
         no_echo: bool = False,
         no_randomize: bool = False,
-        connect_timeout: float = 5.0,
-        ping_interval: float = 2.5,
-        max_ping_out: int = 2,
+        connect_timeout: Seconds = 5.0,
+        ping_interval: Seconds = 2.5,
+        max_ping_out: CountOrZero = 2,
         driver_options: Mapping[str, Any] | None = None,
     ) -> None:
         given = servers if url is None else url
@@ -75,7 +77,8 @@ class NATSTransport(Transport):
             max_ping_out=max_ping_out,
             driver_options=driver_options,
         )
-        self.tls = tls  # what the checks look at
+        self.tls = tls
+        self.plain_hosts = self.servers.plain_hosts
         self.queue = group_name(group) if queue is None else queue
         check_queue(self.queue)
         # Where everybody gets every message, processes share nothing.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from ...wire.ranges import CountOrZero, Port, SecondsOrZero
 from ...wire.secrets import masked
 
 PLAIN_PORT, TLS_PORT = 5672, 5671
@@ -19,12 +20,12 @@ class URL(TypedDict, total=False):
 
     protocol: str
     hostname: str
-    port: int
+    port: Port
     username: str
     password: str
     vhost: str
-    heartbeat: float
-    frame_max: int
+    heartbeat: SecondsOrZero
+    frame_max: CountOrZero
     locale: str
 
 
@@ -48,6 +49,11 @@ class Address(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Address {self}>"
+
+    @property
+    def user(self) -> str | None:
+        """Who one is there; the broker alone knows whom a certificate names."""
+        return self.username if self._is_plain else None
 
     @property
     def response(self) -> str:

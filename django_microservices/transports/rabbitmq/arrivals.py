@@ -79,7 +79,10 @@ class Arrival(Receipt):
             self.reply_to = self._allowed(reply_to)
         body = content.body
         if body is None:
-            reason = f"its {content.size} bytes are over max_message_size"
+            reason = (
+                f"its {content.size} bytes are over max_message_size; "
+                f"kept are the first {len(content.head)}"
+            )
             self._refuse(None, reason)
             return None
         try:
@@ -145,14 +148,14 @@ class Arrival(Receipt):
         if len(text) > most:
             message = f"An answer of {len(text)} bytes is over max_message_size."
             raise MessageTooLarge(message)
-        self.has_begun = True
-        self.is_answered = reply.last
         if self.reply_to is None:
             return None
+        self.has_begun = True
+        self.is_answered = reply.last
         id_ = self.correlation_id
         if reply.last or id_ is None or not self.is_ours:
-            return self.intake.reply(self.reply_to, of_reply(id_), text)
-        return self.intake.reply(self.reply_to, of_item(id_), text)
+            return self.intake.publishing.reply(self.reply_to, of_reply(id_), text)
+        return self.intake.publishing.reply(self.reply_to, of_item(id_), text)
 
     def finished(self, delivery: Any) -> None:
         """Tell the broker what became of it: what is answered is done."""
@@ -170,7 +173,5 @@ class Arrival(Receipt):
         """Acknowledge, have it delivered again, or bury it."""
         if outcome == "ack":
             self.intake.acks.ack(self.tag)
-        elif self.content.body is None:
-            self.intake.acks.reject(self.tag)  # a copy of it would be empty
         else:
             self.intake.failures.take(self, outcome, delay, reason)

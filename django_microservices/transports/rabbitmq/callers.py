@@ -19,19 +19,20 @@ from .methods import DeclareQueue
 
 if TYPE_CHECKING:
     from .arrivals import Arrival
+    from .publishing import Publishing
 
 PAUSE = 5.0
 """Seconds between two looks at what takes long."""
 
 
-async def watch_callers(connection: Connection, arrivals: "set[Arrival]") -> None:
+async def watch_callers(publishing: "Publishing", arrivals: "set[Arrival]") -> None:
     """Cancel what runs for callers that are gone, until cancelled itself."""
     before: set[Arrival] = set()
     while True:
         await asyncio.sleep(PAUSE)
         lasting = before & arrivals
         before = {arrival for arrival in arrivals if arrival.reply_to is not None}
-        await cancel_abandoned(connection, lasting)
+        await cancel_abandoned(publishing.connection, lasting)
 
 
 async def cancel_abandoned(

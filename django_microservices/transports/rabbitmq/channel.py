@@ -10,7 +10,7 @@ from pamqp import base, commands
 
 from ...exceptions import ConnectionLost, MicroserviceError
 from .confirms import Confirms
-from .errors import BrokerClosed, copied
+from .errors import NOT_FOUND, BrokerClosed, copied
 from .frames import content, method
 from .protocol import DELIVER, Content, Settled
 
@@ -143,8 +143,19 @@ class Channel:
                 future.set_exception(copied(reason))
                 future.exception()  # nobody may be waiting
         if self.confirms is not None:
-            if isinstance(reason, BrokerClosed) and not self.connection.lost:
-                self.confirms.fail(reason.when_publishing())
-            else:
-                self.confirms.fail(reason)
+            self.confirms.fail(self._reason_of_publishers(len(self.confirms)))
         self.ended(reason)
+
+    def _reason_of_publishers(self, waiting: int) -> MicroserviceError:
+        """Return what the end means for messages that are not confirmed.
+
+        The broker does not say which of them it refused: where one alone waits it was
+        that one, else nobody is told that it will never be taken.
+        """
+        reason = self.reason
+        assert reason is not None
+        if not isinstance(reason, BrokerClosed) or self.connection.lost:
+            return reason
+        if waiting == 1 or reason.code == NOT_FOUND:
+            return reason.when_publishing()
+        return reason

@@ -9,8 +9,8 @@ import asyncio
 from collections import deque
 
 from ...exceptions import ConnectionLost, MicroserviceError, NoHandler
+from .afterlife import name_of
 from .errors import copied
-from .properties import read_properties
 from .protocol import Content, Settled
 
 
@@ -45,7 +45,7 @@ class Confirms:
         """Keep in mind that a message came back; its confirm follows."""
         why, where = content.return_reason
         error = NoHandler(f"{why}: no queue takes what goes to {where!r}")
-        name = read_properties(content.properties).message_id
+        name = name_of(content.properties)
         self._returned.setdefault(name, deque()).append(error)
 
     def settle(self, settled: Settled) -> None:

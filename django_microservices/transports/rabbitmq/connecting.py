@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
-from ..tls import TLSOptions, client_context
+from ..tls import ClientContext
 from .address import Address
 from .connection import Connection, Manners
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class Route(NamedTuple):
     """How a broker is reached: options of the transport; ``timeout`` is in seconds.
 
-    ``tls_options`` count for addresses of ``amqps``, ``more`` are arguments of
-    asyncio's ``create_connection``.
+    ``tls`` counts for addresses of ``amqps``, whose certificates are to name
+    ``server_name`` if it is given; ``more`` are arguments of asyncio's
+    ``create_connection``.
     """
 
     addresses: Sequence[Address]
     manners: Manners
     timeout: float
-    tls_options: TLSOptions | None
+    tls: ClientContext
+    server_name: str | None
     more: Mapping[str, Any]
 
     def __repr__(self) -> str:
@@ -51,8 +53,8 @@ async def connect(route: Route, changed: "Changed") -> Connection:
 async def _connect(route: Route, address: Address, changed: "Changed") -> Connection:
     loop = asyncio.get_running_loop()
     connection = Connection(route.manners, address, loop, changed)
-    context = client_context(route.tls_options or {}) if address.tls else None
-    name = (route.tls_options or {}).get("server_name") or address.host
+    context = route.tls.current() if address.tls else None
+    name = route.server_name or address.host
     try:
         async with asyncio.timeout(route.timeout):
             await loop.create_connection(

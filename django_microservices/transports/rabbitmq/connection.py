@@ -179,7 +179,11 @@ class Connection(asyncio.Protocol):
             self.gate.shut(_BLOCKED)
             self._changed(Status.BLOCKED)
         elif isinstance(item, commands.Connection.Unblocked):
-            self.gate.open(_BLOCKED)
+            self.unblock()
+
+    def unblock(self) -> None:
+        """The broker takes something again, or is reached by another connection."""
+        if self.gate.open(_BLOCKED):
             self._changed(Status.UNBLOCKED)
 
     def _shake_hands(self, item: base.Frame) -> None:

@@ -14,7 +14,8 @@ from .channel import Channel
 from .connection import Connection
 from .errors import BrokerClosed
 from .methods import BindQueue, DeclareExchange, DeclareQueue
-from .topology import DEAD_LETTER_EXCHANGE, FANOUT, milliseconds
+from .names import beside
+from .topology import DEAD_LETTER_EXCHANGE, FANOUT, PREDECLARED, milliseconds
 
 LEVELS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
 """Seconds; a longer delay becomes the last of them."""
@@ -34,10 +35,15 @@ class Delays:
     async def queue_for(self, queue: str, seconds: float) -> str:
         """Return the queue from which a message comes back into ``queue`` later."""
         level = _level(seconds)
-        name = f"{queue}.retry.{milliseconds(level)}"
+        end = f".retry.{milliseconds(level)}"
+        name = beside(queue.removeprefix(PREDECLARED), end)  # the broker's own names
         to = {DEAD_LETTER_EXCHANGE: "", "x-dead-letter-routing-key": queue}
         await self._declare(name, _resting(name, level, to))
         return name
+
+    def forget(self) -> None:
+        """Declare all anew: something of it may be gone."""
+        self._declared.clear()
 
     async def exchange_for(self, exchange: str, seconds: float) -> str:
         """Return the exchange by which a message comes to another one later.
@@ -45,7 +51,7 @@ class Delays:
         Its queue names no routing key, so that each message keeps its own.
         """
         level = _level(seconds)
-        name = f"delay.{milliseconds(level)}.{exchange or 'queues'}"
+        name = beside(exchange or "queues", "", f"delay.{milliseconds(level)}.")
         await self._declare(
             name,
             DeclareExchange(

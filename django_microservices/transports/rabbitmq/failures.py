@@ -5,6 +5,7 @@ nothing is lost between the two.
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from .afterlife import Copy, copy_to_retry, dead_letter, deliveries_of
 from .channel import Channel
 from .connection import Connection
 from .delays import Delays, declare_dead_letters
-from .frames import publish
+from .frames import publish, room_of
 
 if TYPE_CHECKING:
     from .arrivals import Arrival
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REST = 5.0
-"""Seconds before a message is given back whose copy the broker did not take."""
+"""Seconds before the broker is asked again to take a copy."""
+_TRIES = 3
+"""How often it is asked to take one for another try, which is then a dead letter."""
 
 
 class Failures:
@@ -47,8 +50,14 @@ class Failures:
         self.tasks: dict[asyncio.Task[None], Arrival] = {}
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
+        self._stopping = asyncio.Event()
         self.is_closed = False
         self._has_dead_letters = False
+
+    def move(self, connection: Connection) -> None:
+        """Publish by another connection from now on."""
+        self.connection = connection
+        self.delays = Delays(connection)
 
     def take(
         self, arrival: "Arrival", outcome: str, delay: float | None, reason: str
@@ -60,7 +69,7 @@ class Failures:
         if outcome == "dead" and not self.dead_letters:
             logger.warning("Rejected a message: %s.", reason)
             acks.reject(arrival.tag)
-        elif outcome == "retry" and self.intake.is_pausing:
+        elif outcome == "retry" and self._stopping.is_set():
             acks.requeue(arrival.tag)
         else:
             work = self._settle(arrival, outcome, delay, reason)
@@ -79,19 +88,48 @@ class Failures:
     async def _settle(
         self, arrival: "Arrival", outcome: str, delay: float | None, reason: str
     ) -> None:
+        """Settle it whatever happens: what is never settled holds its place for ever.
+
+        The handler has done what it could. So the broker is asked again for its copy,
+        and the message given back only by a server that stops.
+        """
+        acks, tries = self.intake.acks, 0
+        while True:
+            try:
+                return await self._copied(arrival, outcome, delay, reason)
+            except MicroserviceError as error:
+                tries += 1
+                logger.warning("A copy is published again in %g s: %s", REST, error)
+                self.delays.forget()
+                self._has_dead_letters = False
+                if not await self._rested():
+                    return acks.requeue(arrival.tag)
+            except Exception:
+                logger.exception("No copy can be made (%s: %s).", outcome, reason)
+                if outcome == "dead":
+                    return acks.reject(arrival.tag)
+                tries = _TRIES
+            if tries >= _TRIES:
+                outcome = "dead"
+
+    async def _rested(self) -> bool:
+        """Wait a while; return whether the server goes on."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), REST)
+        return not self._stopping.is_set()
+
+    async def _copied(
+        self, arrival: "Arrival", outcome: str, delay: float | None, reason: str
+    ) -> None:
+        """Publish a copy, and then acknowledge the message."""
         acks = self.intake.acks
-        try:
-            if outcome == "retry" and await self._retry(arrival, delay):
-                acks.ack(arrival.tag)
-            elif self.dead_letters:
-                await self._bury(arrival, reason)
-                acks.ack(arrival.tag)
-            else:
-                acks.reject(arrival.tag)
-        except (MicroserviceError, ValueError) as error:
-            logger.warning("What failed is given back in %g s: %s", REST, error)
-            await asyncio.sleep(REST)
-            acks.requeue(arrival.tag)
+        if outcome == "retry" and await self._retry(arrival, delay):
+            acks.ack(arrival.tag)
+        elif self.dead_letters:
+            await self._bury(arrival, reason)
+            acks.ack(arrival.tag)
+        else:
+            acks.reject(arrival.tag)
 
     async def _retry(self, arrival: "Arrival", delay: float | None) -> bool:
         """Publish the message for another try, unless it has had enough of them."""
@@ -103,11 +141,9 @@ class Failures:
         if delay is not None:
             seconds = delay
         queue = self.intake.queue
-        if self.intake.is_private:
-            await asyncio.sleep(seconds)
-        elif seconds:
+        if seconds:
             queue = await self.delays.queue_for(queue, seconds)
-        await self._publish(queue, copy_to_retry(content, deliveries))
+        await self._publish(queue, copy_to_retry(content, deliveries, self._room))
         return True
 
     async def _bury(self, arrival: "Arrival", reason: str) -> None:
@@ -115,13 +151,14 @@ class Failures:
         if not self._has_dead_letters:
             await declare_dead_letters(self.connection, self.dead_letters)
             self._has_dead_letters = True
-        copy = dead_letter(content, deliveries_of(content), reason)
-        try:
-            await self._publish(self.dead_letters, copy)
-        except MicroserviceError:
-            self._has_dead_letters = False
-            raise
+        deliveries = deliveries_of(content)
+        copy = dead_letter(content, deliveries, self._room, reason)
+        await self._publish(self.dead_letters, copy)
         logger.warning("A dead letter in %r: %s.", self.dead_letters, reason)
+
+    @property
+    def _room(self) -> int:
+        return room_of(self.connection.frame_max)
 
     async def _publish(self, queue: str, copy: Copy) -> None:
         """Publish to a queue; return when the broker has confirmed it."""
@@ -140,8 +177,13 @@ class Failures:
                 self._channel = channel
             return self._channel
 
+    def stop(self) -> None:
+        """Try nothing again from now on: what would be is given back."""
+        self._stopping.set()
+
     async def close(self) -> None:
         """Give back what is not settled yet."""
+        self.stop()
         self.is_closed = True
         tasks = tuple(self.tasks)
         for task in tasks:

@@ -49,13 +49,18 @@ def publish(
     return b"%b%b%c\xce" % (start, names, _MANDATORY if mandatory else 0)
 
 
+def room_of(frame_max: int) -> int:
+    """Return how many bytes of properties fit into one frame."""
+    return frame_max - OVERHEAD - _NO_PROPERTIES
+
+
 def content(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes:
     """Pack the header and the body; ``frame_max`` bounds each frame.
 
     Raises ``ValueError`` for properties that do not fit into one.
     """
     size = len(body)
-    if len(properties) > frame_max - OVERHEAD - _NO_PROPERTIES:
+    if len(properties) > room_of(frame_max):
         message = f"headers: {len(properties)} bytes do not fit into a frame."
         raise ValueError(message)
     start = _CONTENT.pack(

@@ -22,12 +22,17 @@ class Gate:
         self._obstacles.add(obstacle)
         self.is_open = False
 
-    def open(self, obstacle: str) -> None:
-        """Let publishers through, unless something else is in their way."""
+    def open(self, obstacle: str) -> bool:
+        """Let publishers through, unless something else is in their way.
+
+        Returns whether the obstacle was there.
+        """
+        was_there = obstacle in self._obstacles
         self._obstacles.discard(obstacle)
         if not self._obstacles and self.lost is None:
             self.is_open = True
             self._wake()
+        return was_there
 
     def lose(self, reason: MicroserviceError) -> None:
         """Let nobody through any more; who waits gets the reason."""

@@ -16,21 +16,16 @@ from .channel import Channel
 from .connection import LINGER, Connection
 from .errors import BrokerClosed
 from .failures import Failures
-from .frames import publish
 from .methods import Consume
-from .names import DIRECT_REPLY_TO
 from .properties import essentials
 from .protocol import Content
+from .publishing import Publishing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ..base import Deliver
     from .transport import RabbitMQTransport
-
-UNSENT = 16 * 1024 * 1024
-"""Bytes of answers that wait for a broker that takes nothing; more are dropped."""
-_MOST_KNOWN = 1024
 
 
 class Intake:
@@ -38,7 +33,8 @@ class Intake:
 
     It has two connections, because the broker stops reading from one that publishes
     while memory or disk is short: acknowledgements must reach it all the same, or the
-    queue that fills the memory could never be emptied.
+    queue that fills the memory could never be emptied. One that answered is opened
+    anew where it alone is lost: what runs is not run again for that.
     """
 
     def __init__(
@@ -46,33 +42,30 @@ class Intake:
         options: "RabbitMQTransport",
         consuming: Connection,
         publishing: Connection,
+        connect: "Callable[[], Awaitable[Connection]]",
         deliver: "Deliver",
+        *,
         limit: int,
     ) -> None:
         loop = consuming.loop
         self.options = options
         self.consuming = consuming
-        self.publishing = publishing
+        self.publishing = Publishing(publishing, connect, self._called_off, self._end)
         self.deliver = deliver
         self.limit = limit
         self.closed: asyncio.Future[BaseException | None] = loop.create_future()
         self.queue = ""
-        self.is_private = False
-        self.is_pausing = False
         self.refused = 0
-        self.dropped = 0
         self.unfinished: set[Arrival] = set()
+        self.heir: Room | None = None
         self.channel = Channel(consuming)
-        self.replies = Channel(publishing)
         self._tag = ""
         self._room: Room | None = None
-        self._starts: dict[bytes, bytes] = {}
         self._idle: asyncio.Future[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        for connection in (consuming, publishing):
-            connection.closed.add_done_callback(self._lost)
         # From the first moment on, so that an end is never missed.
-        self.channel.ended = self.replies.ended = self._ended
+        consuming.closed.add_done_callback(self._lost)
+        self.channel.ended = self._ended
 
     @property
     def driver(self) -> Connection:
@@ -92,7 +85,7 @@ class Intake:
         Raises what :meth:`BrokerClosed.when_opening` makes of a refusal.
         """
         try:
-            await self._listen_to_callers()
+            await self.publishing.open()
             await self.channel.open()
             await self._declare(keys)
             await self._consume()
@@ -102,32 +95,26 @@ class Intake:
             watch_callers(self.publishing, self.unfinished)
         )
 
-    async def _listen_to_callers(self) -> None:
-        """Consume what answers our answers: that nobody wants any more of them."""
-        channel = self.replies
-        await channel.open()
-        channel.delivered = self._called_off
-        await channel.call(Consume(queue=DIRECT_REPLY_TO, no_ack=True))
-
     async def _declare(self, keys: "Iterable[str]") -> None:
         topology = self.options.topology
         self.queue = await topology.declare_queue(self.channel)
-        self.is_private = not topology.queue
         self.acks = Acks(self.channel)
         self.failures = Failures(
             self,
-            self.publishing,
+            self.publishing.connection,
             self.options.redelivery,
             self.options.dead_letters_of(self.queue),
         )
+        self.publishing.moved = self.failures.move
         await topology.declare_exchange(self.channel)
         await topology.bind(self.channel, self.queue, keys)
 
     async def _consume(self) -> None:
         options, prefetch = self.options, self._prefetch
-        if options.no_ack or not 0 < prefetch <= self.limit:
+        if options.no_ack or options.left or not 0 < prefetch <= self.limit:
             pause, resume = self.consuming.pause_reading, self.consuming.resume_reading
             self._room = Room(self.limit, self._begin, pause, resume)
+            self._inherit(self._room)
         await self.channel.call(
             commands.Basic.Qos(0, prefetch, options.is_global_prefetch_count)
         )
@@ -137,6 +124,12 @@ class Intake:
             queue=self.queue, consumer_tag=options.consumer_tag, no_ack=options.no_ack
         )
         self._tag = (await self.channel.call(consumer)).consumer_tag
+
+    def _inherit(self, room: Room) -> None:
+        """Count what still runs of lost connections: its places are not free."""
+        for intake in self.options.left:
+            room.in_flight += len(intake.unfinished)
+            intake.heir = room
 
     @property
     def _prefetch(self) -> int:
@@ -196,29 +189,11 @@ class Intake:
     def finished(self, arrival: Arrival) -> None:
         """Forget what is done."""
         self.unfinished.discard(arrival)
+        if not self.unfinished:
+            self.options.left.discard(self)
+        if self.heir is not None:
+            self.heir.finished(arrival)
         self.check_idle()
-
-    # --- out ---
-
-    def reply(
-        self, reply_to: bytes, properties: bytes, text: bytes
-    ) -> "Awaitable[None] | None":
-        """Publish an answer; an awaitable says that the broker takes nothing now."""
-        connection, channel = self.publishing, self.replies
-        gate = connection.gate
-        if not gate.is_open and connection.unsent > UNSENT:
-            self.dropped += 1
-            return None
-        if connection.lost:
-            return None
-        start = self._starts.get(reply_to)
-        if start is None:
-            if len(self._starts) >= _MOST_KNOWN:
-                self._starts.clear()
-            start = publish(channel.number, "", reply_to)
-            self._starts[reply_to] = start
-        channel.send(start, properties, text)
-        return None if gate.is_open else gate.passed()
 
     # --- the end ---
 
@@ -227,7 +202,7 @@ class Intake:
 
         What the broker sent ahead and no handler has begun goes back to its queue.
         """
-        self.is_pausing = True
+        self.failures.stop()
         self.consuming.resume_reading()  # its answer must be heard
         try:
             await self.channel.call(commands.Basic.Cancel(self._tag))
@@ -257,7 +232,8 @@ class Intake:
 
     async def close(self) -> None:
         """Give back what is left; return when the broker has handled the rest."""
-        self.is_pausing = True
+        if self.queue:
+            self.failures.stop()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait((self._watching,))
@@ -272,6 +248,8 @@ class Intake:
             with contextlib.suppress(MicroserviceError, TimeoutError):
                 async with asyncio.timeout(LINGER):
                     await self.channel.close()
+        if self.unfinished:
+            self.options.left.add(self)
         self._end(ConnectionLost("the server has stopped"))
         await asyncio.gather(self.consuming.close(), self.publishing.close())
 

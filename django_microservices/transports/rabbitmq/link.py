@@ -10,6 +10,7 @@ from ...wire.codecs import SHALLOW, is_too_deep
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import write_message
 from ...wire.seconds import seconds_of
+from ...wire.unreadable import TOO_DEEP
 from .channel import Channel
 from .connection import Connection
 from .delays import Delays
@@ -52,7 +53,11 @@ class Link:
         self._receive = receive
         self._reply_to = options.reply_queue
         self._outgoing = Outgoing(
-            options.headers_of_all, options.persistent, options.names_events, {}
+            options.headers_of_all,
+            options.persistent,
+            options.names_events,
+            connection.address.user,
+            {},
         )
         self._starts: dict[tuple[int, str, bool], bytes] = {}
         self._delays = Delays(connection)
@@ -169,8 +174,8 @@ class Link:
         properties = self._outgoing.of_request(message, self._reply_to)
         channel = self.requests
         start = self._start(channel, message, mandatory=self.options.returns_requests)
-        self.asked[id_] = None
         channel.send(start, properties, body)
+        self.asked[id_] = None
         return None
 
     def _publish_event(self, message: Message, body: bytes) -> Awaitable[None] | None:
@@ -181,7 +186,7 @@ class Link:
                 return self._publish_delayed(message, body)
             mandatory = message.options.get("mandatory", mandatory)
         start = self._start(channel, message, mandatory=mandatory)
-        properties, name = self._outgoing.of_event(message)
+        properties, name = self._outgoing.of_event(message, mandatory=mandatory)
         channel.send(start, properties, body)
         confirms = channel.confirms
         if confirms is None:
@@ -191,13 +196,16 @@ class Link:
     async def _publish_delayed(self, message: Message, body: bytes) -> None:
         """Publish to where an event rests, and comes from it as if sent then."""
         exchange, key = self._destination(message)
+        if message.options.get("expiration") is not None:
+            text = "options: 'delay' and 'expiration' exclude each other on RabbitMQ."
+            raise ValueError(text)
         seconds = seconds_of(message.options["delay"], "options['delay']")
         try:
             resting = await self._delays.exchange_for(exchange, seconds)
         except BrokerClosed as refusal:
             raise refusal.when_publishing() from refusal
         channel = self.events
-        properties, name = self._outgoing.of_event(message)
+        properties, name = self._outgoing.of_event(message, mandatory=True)
         start = publish(channel.number, resting, key, mandatory=True)
         channel.send(start, properties, body)
         if channel.confirms is not None:
@@ -262,8 +270,10 @@ class Link:
         name, body = id_.decode(errors="replace"), content.body
         if server is not None and name in self.asked and is_private(server):
             self.asked[name] = server
-        if body is None or (len(body) > SHALLOW and is_too_deep(body)):
+        if body is None:
             self._receive(Reply(name, NOT_JSON))
+        elif len(body) > SHALLOW and is_too_deep(body):
+            self._receive(Reply(name, TOO_DEEP))
         else:
             self._receive(read_answer(name, body))
 

@@ -1,7 +1,7 @@
 """The properties of what a client sends."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pamqp import commands
@@ -9,7 +9,7 @@ from pamqp import commands
 from ...wire.headers import headers_of
 from ...wire.messages import Message, new_id
 from ...wire.seconds import seconds_of
-from .frames import short
+from .frames import LONGEST, short
 from .properties import (
     CORRELATION_ID,
     DELIVERY_MODE,
@@ -61,12 +61,14 @@ class Outgoing(NamedTuple):
 
     ``persistent`` ``None`` has the broker keep events on disk and not requests, whose
     callers are gone when it returns. ``names_events`` gives each event an id by which
-    it can be told apart from its copies.
+    it can be told apart from its copies. ``user`` is who we are at the broker, where
+    that is known.
     """
 
     headers: Mapping[str, str]
     persistent: bool | None
     names_events: bool
+    user: str | None
     known: dict[float | None, tuple[bytes, bytes]]
 
     def of_request(self, message: Message, reply_to: str) -> bytes:
@@ -99,16 +101,22 @@ class Outgoing(NamedTuple):
         self.known[timeout] = parts
         return parts
 
-    def of_event(self, message: Message) -> tuple[bytes, str | None]:
-        """Pack an event's properties; return them and its ``message_id``."""
+    def of_event(
+        self, message: Message, *, mandatory: bool = False
+    ) -> tuple[bytes, str | None]:
+        """Pack an event's properties; return them and its ``message_id``.
+
+        One that is ``mandatory`` has an id in any case: by it we know what came back.
+        """
         persistent = self.persistent is not False
+        is_named = self.names_events or mandatory
         if message.headers or message.options or self.headers:
             properties = self._properties(message, persistent=persistent)
-            if properties.message_id is None and self.names_events:
+            if not properties.message_id and is_named:
                 properties.message_id = new_id()
             return _packed(properties), properties.message_id
         mode = PERSISTENT if persistent else TRANSIENT
-        if not self.names_events:
+        if not is_named:
             return b"%b%c" % (_MODE_ONLY, mode), None
         name = new_id()
         return b"%b%c%c%b" % (_MODE_AND_ID, mode, len(name), name.encode()), name
@@ -118,9 +126,11 @@ class Outgoing(NamedTuple):
     ) -> commands.Basic.Properties:
         options = message.options or {}
         headers: dict[str, Any] = {**self.headers, **(headers_of(message) or {})}
+        check_headers(headers)
         for name, header in _COPIES.items():
             if name in options:
-                headers[header] = list(options[name])
+                headers[header] = _routing_keys(name, options[name])
+        self._check_user(options.get("user_id"))
         properties = commands.Basic.Properties(headers=headers or None)
         for name, field in _AS_GIVEN.items():
             if name in options:
@@ -133,6 +143,34 @@ class Outgoing(NamedTuple):
         persistent = options.get("persistent", persistent)
         properties.delivery_mode = PERSISTENT if persistent else TRANSIENT
         return properties
+
+    def _check_user(self, user: Any) -> None:
+        """Raise ``ValueError`` for somebody else: the broker would end the channel."""
+        if user is not None and self.user is not None and user != self.user:
+            message = f"options['user_id']: {user!r:.64} is not the user of the URL."
+            raise ValueError(message)
+
+
+def check_headers(headers: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for those that are the broker's own."""
+    for option, header in _COPIES.items():
+        if header in headers:
+            message = (
+                f"headers: {header!r} is the broker's own; use options[{option!r}]."
+            )
+            raise ValueError(message)
+
+
+def _routing_keys(option: str, given: Any) -> list[str]:
+    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    keys: list[Any] = list(given) if is_list else [None]
+    if not all(isinstance(key, str) and len(key.encode()) <= LONGEST for key in keys):
+        message = (
+            f"options[{option!r}]: a list of routing keys of at most {LONGEST} bytes, "
+            f"not {given!r:.64}."
+        )
+        raise ValueError(message)
+    return keys
 
 
 _MODE_ONLY = struct.pack(">H", DELIVERY_MODE)

@@ -19,6 +19,8 @@ ACK, NACK = 0x003C0050, 0x003C0078
 FRAME_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME = 501, 502, 505
 FIRST_FRAME_MAX = 131_072
 """Bytes of a frame before both sides agreed on a bound."""
+HEAD = 64 * 1024
+"""Bytes that are kept of a message that is too large."""
 
 _FRAME = struct.Struct(">BHI")
 _DELIVERY = b"\0\x3c\0\x3c"  # how the payload of that method begins
@@ -37,7 +39,8 @@ class Content(msgspec.Struct, gc=False):
     """A message and the method that brought it: a delivery, a return, or one got.
 
     ``index`` is that method's number and ``arguments`` its bytes. ``body`` is ``None``
-    where the message is larger than the parser keeps; ``size`` is its size.
+    where the message is larger than the parser keeps, and ``head`` is how it begins;
+    ``size`` is its size.
     """
 
     channel: int
@@ -46,6 +49,7 @@ class Content(msgspec.Struct, gc=False):
     properties: bytes = b"\0\0"
     body: bytes | None = b""
     size: int = 0
+    head: bytes = b""
 
     @property
     def tag(self) -> int:
@@ -127,7 +131,8 @@ class Parser:
     """Cuts what was read into methods and messages, of all channels.
 
     After ``error`` is set (AMQP's code and a text) nothing more is read. A body of more
-    than ``max_size`` bytes is passed over, so that nobody makes us keep it.
+    than ``max_size`` bytes is passed over but for its head, so that nobody makes us
+    keep it.
     """
 
     __slots__ = ("_begun", "_buffer", "_wanted", "error", "frame_max", "max_size")
@@ -270,12 +275,14 @@ class Parser:
         begun.missing -= len(data)
         if parts is None or begun.missing < 0:
             self.error = (UNEXPECTED_FRAME, "a body that is not due")
-        elif begun.missing:
+            return
+        if content.body is not None:
+            parts.append(data)
+        elif len(content.head) < HEAD:
+            content.head += data[: HEAD - len(content.head)]
+        if not begun.missing:
             if content.body is not None:
-                parts.append(data)
-        else:
-            if content.body is not None:
-                content.body = b"".join((*parts, data)) if parts else data
+                content.body = b"".join(parts)
             self._complete(items, channel, content)
 
     def _complete(self, items: list[Item], channel: int, content: Content) -> None:

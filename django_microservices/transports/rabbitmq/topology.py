@@ -6,8 +6,9 @@ driver leaves out is left out here too (``reference/nest-wire.md`` A.7, B).
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
+from ...wire.ranges import CountOrZero, Range, Seconds, SecondsOrZero
 from .channel import Channel
 from .methods import BindQueue, DeclareExchange, DeclareQueue
 
@@ -24,12 +25,12 @@ class QueueOptions(TypedDict, total=False):
     auto_delete: bool
     exclusive: bool
     arguments: dict[str, Any]
-    message_ttl: float
-    expires: float
+    message_ttl: SecondsOrZero
+    expires: Seconds
     dead_letter_exchange: str
     dead_letter_routing_key: str
-    max_length: int
-    max_priority: int
+    max_length: CountOrZero
+    max_priority: Annotated[int, Range(0, 255)]
     no_assert: bool
 
 

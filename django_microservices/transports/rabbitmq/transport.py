@@ -2,25 +2,27 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar, TypedDict
+from functools import partial
+from typing import Annotated, Any, ClassVar, TypedDict
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription
 from ...wire.patterns import AMQP
+from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
 from ...wire.status import Status
 from ..base import Changed, Deliver, Receive, Transport
 from ..redelivery import Redelivery
-from ..tls import TLSOptions
+from ..tls import ClientContext, TLSOptions
 from .address import URL, read_address
 from .connecting import Route, connect
 from .connection import Manners
 from .frames import LONGEST
 from .intake import Intake
 from .link import Link
-from .names import DIRECT_REPLY_TO, binding_key
-from .outgoing import MESSAGE_OPTIONS
+from .names import DIRECT_REPLY_TO, beside, binding_key
+from .outgoing import MESSAGE_OPTIONS, check_headers
 from .topology import (
     DEAD_LETTER_EXCHANGE,
     FANOUT,
@@ -46,8 +48,8 @@ class ConnectionOptions(TypedDict, total=False):
 class SocketOptions(TypedDict, total=False):
     """``socket_options``, Nest's name; times are in seconds."""
 
-    heartbeat_interval_in_seconds: float
-    reconnect_time_in_seconds: float
+    heartbeat_interval_in_seconds: SecondsOrZero
+    reconnect_time_in_seconds: SecondsOrZero
     connection_options: ConnectionOptions
 
 
@@ -82,6 +84,7 @@ class RabbitMQTransport(Transport):
     durable = True
     delays = True
     ends_streams = True
+    tls_option = "tls_options"
     message_options: ClassVar[frozenset[str]] = MESSAGE_OPTIONS
 
     def __init__(
@@ -99,11 +102,11 @@ class RabbitMQTransport(Transport):
         routing_key: str | None = None,
         wildcards: bool = False,
         no_ack: bool | None = None,
-        prefetch_count: int | None = None,
+        prefetch_count: CountOrZero | None = None,
         is_global_prefetch_count: bool = False,
         consumer_tag: str = "",
-        max_deliveries: int = 5,
-        redelivery_delay: float = 1.0,
+        max_deliveries: Count = 5,
+        redelivery_delay: SecondsOrZero = 1.0,
         dead_letter_queue: str | None = None,
         allowed_reply_queues: Sequence[str] = (),
         reply_queue: str = DIRECT_REPLY_TO,
@@ -112,9 +115,9 @@ class RabbitMQTransport(Transport):
         mandatory: bool | None = None,
         headers: Mapping[str, str] | None = None,
         nest_delivery: bool = False,
-        max_message_size: int = 1024 * 1024,
-        connect_timeout: float = 5.0,
-        max_connection_attempts: int | None = None,
+        max_message_size: Count = 1024 * 1024,
+        connect_timeout: Seconds = 5.0,
+        max_connection_attempts: Annotated[int, Range(FOR_EVER)] | None = None,
         socket_options: SocketOptions | None = None,
         tls_options: TLSOptions | None = None,
         driver_options: Mapping[str, Any] | None = None,
@@ -127,11 +130,12 @@ class RabbitMQTransport(Transport):
         self.reply_queue = reply_queue
         self.allowed_replies = frozenset(name.encode() for name in allowed_reply_queues)
         self.headers_of_all = dict(headers or {})
+        check_headers(self.headers_of_all)
         for_ever = max_connection_attempts == FOR_EVER
         self.retry_attempts = None if for_ever else max_connection_attempts
         sockets: SocketOptions = socket_options or {}
         self.retry_delay = sockets.get("reconnect_time_in_seconds")
-        self.tls_options = tls_options  # what the checks look at
+        self.tls_options = tls_options
         self.route = Route(
             [read_address(given) for given in _urls(url, urls)],
             Manners(
@@ -140,9 +144,11 @@ class RabbitMQTransport(Transport):
                 sockets.get("connection_options", {}).get("client_properties", {}),
             ),
             connect_timeout,
-            tls_options,
+            ClientContext(tls_options or {}),
+            (tls_options or {}).get("server_name"),
             driver_options or {},
         )
+        self.plain_hosts = [one.host for one in self.route.addresses if not one.tls]
         # What Nest does unless told otherwise: nothing is acknowledged, kept on disk,
         # limited, or returned.
         self.no_ack = nest_delivery if no_ack is None else no_ack
@@ -163,6 +169,7 @@ class RabbitMQTransport(Transport):
             exchange_arguments=exchange_arguments or {},
             routing_key=routing_key,
         )
+        self.left: set[Intake] = set()
         self.shares_work = bool(self.topology.queue)
         self.sends_to_queue = bool(queue) and not wildcards and exchange_type != FANOUT
         # Through an exchange nothing arrives that no server is bound for; a queue that
@@ -173,19 +180,12 @@ class RabbitMQTransport(Transport):
 
     def _check(self) -> None:
         """Refuse what could never work."""
-        for name, value, least in (
-            ("max_message_size", self.max_message_size, 1),
-            ("prefetch_count", self.prefetch_count or 0, 0),
-            ("heartbeat_interval_in_seconds", self.route.manners.heartbeat, 0),
-        ):
-            if value < least:
-                message = f"{name}: {value} is not at least {least}."
-                raise ValueError(message)
         for address in self.route.addresses:
-            if self.route.tls_options is not None and not address.tls:
+            if self.tls_options is not None and not address.tls:
                 message = f"tls_options: {address} speaks no TLS, 'amqps' does."
                 raise ImproperlyConfigured(message)
-        for name in (self.topology.queue, self.topology.exchange):
+        dead_letters = self._dead_letter_queue or ""
+        for name in (self.topology.queue, self.topology.exchange, dead_letters):
             if len(name.encode()) > LONGEST:
                 message = f"{name:.64}: a name has at most {LONGEST} bytes."
                 raise ValueError(message)
@@ -201,7 +201,7 @@ class RabbitMQTransport(Transport):
         arguments = queue_arguments(self.topology.queue_options)
         if not self.topology.queue or DEAD_LETTER_EXCHANGE in arguments:
             return ""
-        return f"{queue}.dead"
+        return beside(queue, ".dead")
 
     @property
     def returns_requests(self) -> bool:
@@ -239,9 +239,12 @@ class RabbitMQTransport(Transport):
         async with AsyncExitStack() as stack:
             consuming = await connect(self.route, _unheard)
             stack.push_async_callback(consuming.close)
-            publishing = await connect(self.route, changed)
+            answering = partial(connect, self.route, changed)
+            publishing = await answering()
             stack.push_async_callback(publishing.close)
-            intake = Intake(self, consuming, publishing, deliver, limit)
+            intake = Intake(
+                self, consuming, publishing, answering, deliver, limit=limit
+            )
             stack.push_async_callback(intake.close)
             await intake.open(keys)
             yield intake

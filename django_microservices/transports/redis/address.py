@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
+from ...wire.ranges import Port
 from ...wire.secrets import masked, without_secrets
 from ..sockets import set_options
 from ..tls import TLSOptions, client_context
@@ -38,7 +39,7 @@ class SentinelHost(TypedDict, total=False):
     """One of ``sentinels`` as ioredis has it."""
 
     host: str
-    port: int
+    port: Port
 
 
 class Place(NamedTuple):

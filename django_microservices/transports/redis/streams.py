@@ -8,8 +8,8 @@ from typing import Any
 
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription, new_id
+from ...wire.ranges import Count, Seconds, SecondsOrZero
 from ..base import Changed, Deliver, Receive
-from ..redelivery import Redelivery
 from .options import RedisOptions
 from .streams_intake import StreamsIntake
 from .streams_link import StreamsLink
@@ -50,21 +50,14 @@ class RedisStreamsTransport(RedisOptions):
         group: str | None = None,
         key_prefix: str = "",
         from_beginning: bool = True,
-        claim_after: float = 30.0,
-        max_deliveries: int = 5,
-        redelivery_delay: float = 1.0,
-        max_length: int | None = None,
+        claim_after: Seconds = 30.0,
+        max_deliveries: Count = 5,
+        redelivery_delay: SecondsOrZero = 1.0,
+        max_length: Count | None = None,
         keep_acknowledged: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        Redelivery(max_deliveries, redelivery_delay)  # refuses what it cannot use
-        if claim_after <= 0:
-            message = f"claim_after: {claim_after} is not over 0."
-            raise ValueError(message)
-        if max_length is not None and max_length < 1:
-            message = f"max_length: {max_length} is not at least 1."
-            raise ValueError(message)
         if group == "":
             message = "group: a stream is read by a group, and that has a name."
             raise ValueError(message)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from functools import partial
@@ -43,19 +42,25 @@ class Handshake(asyncio.Protocol):
         self._name = raw.get_extra_info("peername")
         reason = self._intake.admit(self._name)
         if reason is None:
-            self._begin(raw.get_extra_info("socket").fileno())
-        else:
+            reason = self._begin(raw.get_extra_info("socket"))
+        if reason is not None:
             self._log(logging.WARNING, reason)
         raw.abort()
 
-    def _begin(self, number: int) -> None:
-        self._sock = socket.socket(fileno=os.dup(number))
+    def _begin(self, sock: Any) -> str | None:
+        """Go on with a socket of our own; return why there can be none."""
+        try:
+            self._sock = sock.dup()  # of the class that the loop knows
+        except OSError as error:  # there are too many
+            self._intake.dismiss(self._name)
+            return reason_of(error)
         self._sock.setblocking(False)
         connection = ServerConnection(self._intake)
         connection.name = self._name  # it is counted already
         task = self._intake.loop.create_task(self._agree(connection))
         self._intake.handshakes.add(task)
         task.add_done_callback(partial(self._ended, connection))
+        return None
 
     async def _agree(self, connection: ServerConnection) -> None:
         sock, self._sock = self._sock, None  # it is the transport's now

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .transport import TCPTransport
 
 QUIET = 0.05
+LAST_WORDS = 1.0
+"""Seconds in which a server that stops still takes what comes: who knows nothing of
+goodbyes may never be quiet."""
 
 
 class Intake:
@@ -130,23 +133,33 @@ class Intake:
         """Stop accepting, say goodbye to peers of ours, and answer what still comes.
 
         Returns when no peer is left, or when nothing is in flight and nothing new
-        came for 50 ms, nor was anything read for 1 s by peers that are behind.
+        came for 50 ms, nor was anything read for 1 s by peers that are behind. After
+        :data:`LAST_WORDS` nothing new is taken, and each peer is left that awaits
+        nothing.
         """
         self.pausing = True
         self._stop_listening()
         for connection in tuple(self.connections):
             if connection.extension is not None:
                 connection.extension.say_goodbye()
-        quiet_at, unread = self.loop.time() + QUIET, 0
+        began, unread = self.loop.time(), 0
+        quiet_at = began + QUIET
         while self.connections and (left := quiet_at - self.loop.time()) > 0:
             await self._until_nobody(min(left, QUIET))
+            if self.loop.time() - began > LAST_WORDS:
+                self._finish()
             before, unread = unread, self._unread()
             if unread and unread != before:
                 quiet_at = self.loop.time() + LINGER
             elif self._is_busy():
                 quiet_at = max(quiet_at, self.loop.time() + QUIET)
-            heard = max((c.heard for c in self.connections), default=0.0)
-            quiet_at = max(quiet_at, heard + QUIET)
+            talking = (c.heard for c in self.connections if not c.finishing)
+            quiet_at = max(quiet_at, max(talking, default=0.0) + QUIET)
+
+    def _finish(self) -> None:
+        for connection in tuple(self.connections):
+            if not connection.finishing:
+                connection.finish()
 
     async def close(self) -> None:
         """End writing, read and discard for a moment, close.

@@ -3,16 +3,23 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, InvalidMessage, NotConnected
+from ...exceptions import (
+    ConnectionLost,
+    InvalidMessage,
+    MessageTooLarge,
+    NotConnected,
+)
 from ...wire.codecs import SHALLOW, encode, is_too_deep
 from ...wire.headers import metadata_of, own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
+from ...wire.packets import find_id, write_reply
 from ...wire.status import Status
-from ...wire.unreadable import TOO_DEEP
+from ...wire.unreadable import TOO_DEEP, TOO_LARGE, TOO_LARGE_ERROR
 from ..stream import Drained
 from .connection import LINGER, Connection
 from .extension import BYE, CANCEL, HELLO, PING
 from .output import CHECK
+from .protocol import JsonSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -54,6 +61,8 @@ class Link(Connection):
         self._changed = changed
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered = 0
+        if isinstance(self.socket, JsonSocket):
+            self.socket.stand_in = self._stand_in
 
     @property
     def driver(self) -> Any:
@@ -135,6 +144,17 @@ class Link(Connection):
             self._control(reply)
         else:
             self._receive(reply)
+
+    def _stand_in(self, ends: bytes) -> bytes | None:
+        """Return what fails the call whose answer was too large.
+
+        Where it is not known which that was, all fail, and the connection ends.
+        """
+        id_ = UNSET if self.options.deserializer else find_id(ends)
+        if id_ is UNSET:
+            self.closed.set_result(MessageTooLarge(TOO_LARGE))
+            return None
+        return write_reply(Reply(id_, None, TOO_LARGE_ERROR))
 
     def _control(self, reply: Reply) -> None:
         if reply.id == HELLO.id:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...wire.codecs import SHALLOW, TooDeep, is_too_deep
+from ...wire.codecs import SHALLOW, TooMuch, is_too_deep
 from ...wire.headers import PEER_HEADER, remaining
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import Envelope, find_id
@@ -15,7 +15,7 @@ from ..stream import Drained
 from .backlog import UNWANTED
 from .connection import AT_ONCE, Connection
 from .context import TCPWire
-from .extension import Extension, is_ours
+from .extension import Extension, is_ours, sort
 from .line import Line
 from .pending import Pending
 
@@ -36,14 +36,17 @@ class ServerConnection(Connection):
 
     ``pending`` is what it awaits. ``line`` is there while the server has no room, or
     the peer does not read its answers: then all that is read goes there. ``extension``
-    is there once the peer has said that it is ours.
+    is there once the peer has said that it is ours. ``finishing`` says that nothing
+    more is taken, and that it ends once all that was is answered.
     """
 
     __slots__ = (
         "_add",
+        "_half_open",
         "_respond",
         "_wire",
         "extension",
+        "finishing",
         "intake",
         "line",
         "pending",
@@ -55,7 +58,9 @@ class ServerConnection(Connection):
         self.pending = Pending(self)
         self.line: Line | None = None
         self.extension: Extension | None = None
+        self.finishing = False
         self.output.patience = intake.options.unread_timeout
+        self._half_open: asyncio.TimerHandle | None = None
         self._wire: TCPWire | None = None
         self._respond = self.respond  # bound once, not for every message
         self._add = self.pending.add
@@ -75,6 +80,8 @@ class ServerConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what the peer asked for: nobody awaits it any more."""
         super().connection_lost(exc)
+        if self._half_open is not None:
+            self._half_open.cancel()
         if self in self.intake.connections:
             self.intake.connections.remove(self)
             self.intake.dismiss(self.name)
@@ -91,9 +98,10 @@ class ServerConnection(Connection):
         if self.extension is None and self.transport.can_write_eof():
             self.pending.cancel(only_streams=True)
             if self._awaits():
-                self.peer_ended = True
+                self.peer_ended = self.finishing = True
                 self._began = 0.0
-                self.loop.call_later(HALF_OPEN, self.transport.close)
+                close = self.transport.close
+                self._half_open = self.loop.call_later(HALF_OPEN, close)
                 return True
         return super().eof_received()
 
@@ -116,6 +124,9 @@ class ServerConnection(Connection):
 
         Very many are delivered in parts, so that others get their turn.
         """
+        if self.finishing:
+            self._serve_packets(texts)
+            return
         if len(texts) > AT_ONCE:
             self.hold(texts)
             return
@@ -136,7 +147,7 @@ class ServerConnection(Connection):
         """Read one message and deliver it."""
         try:
             envelope = self.options.read(text)
-        except TooDeep:
+        except TooMuch:
             self._answer_unreadable(find_id(text))
             return
         if envelope is None or not (envelope.pattern or envelope.data):
@@ -168,10 +179,15 @@ class ServerConnection(Connection):
         )
         self._add(delivery, id_)
 
+    def finish(self) -> None:
+        """Take nothing more, and end once all that was taken is answered."""
+        self.finishing = True
+        self.end_if_answered()
+
     def end_if_answered(self) -> None:
-        """End with a peer that has ended its side and awaits nothing more."""
-        if self.peer_ended and not (self.lost or self._awaits()):
-            self.end()
+        """End with a peer that awaits nothing more, where nothing more is taken."""
+        if self.finishing and not (self.lost or self._awaits()):
+            self.end_writing()
 
     def _new_wire(self) -> TCPWire:
         """One wire value serves all messages of the connection."""
@@ -193,6 +209,12 @@ class ServerConnection(Connection):
             return
         elif id_ is not UNSET:
             self.answer(Reply(id_, missing=True))
+
+    def _serve_packets(self, texts: Sequence[bytes]) -> None:
+        """Go on hearing what a peer of ours awaits no more, and whether we live."""
+        if self.extension is not None:
+            for packet in sort(texts, self.options.read)[1]:
+                self.control(*packet)
 
     def cancel(self, id_: Any) -> None:
         """The peer awaits the answer to one of its requests no more."""

@@ -67,7 +67,7 @@ class Pending:
                 intake.make_room()
         else:
             self._step_back()
-        if self._connection.peer_ended:
+        if self._connection.finishing:
             self._connection.end_if_answered()
 
     def find(self, id_: Any) -> Any:

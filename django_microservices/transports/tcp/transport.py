@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -26,9 +26,10 @@ from ...wire.packets import (
     write_message,
     write_reply,
 )
+from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
-from ..sockets import connected
+from ..sockets import connect
 from ..stream import UNREAD
 from ..tls import ClientContext, TLSOptions, reason_of, save_memory, server_context
 from .intake import Intake
@@ -66,35 +67,32 @@ class TCPTransport(Transport):
     ends_streams = True
     shares_work = True
     listens = True
+    tls_option = "tls_options"
 
     def __init__(
         self,
         *,
         url: str | None = None,
         host: str = "127.0.0.1",
-        port: int = 3000,
-        retry_attempts: int | None = None,
-        retry_delay: float | None = None,
+        port: Annotated[int, Range(0, 65_535)] = 3000,
+        retry_attempts: CountOrZero | None = None,
+        retry_delay: SecondsOrZero | None = None,
         tls_options: TLSOptions | None = None,
         socket_class: type[JsonSocket] = JsonSocket,
         serializer: Callable[[Any], Any] | None = None,
         deserializer: Callable[[Any], Any] | None = None,
-        max_frame_size: int = 1024 * 1024,
-        max_buffer_size: int | None = None,
-        max_send_buffer_size: int = UNREAD,
-        incomplete_message_timeout: float = 10.0,
-        unread_timeout: float = 30.0,
-        connect_timeout: float = 5.0,
-        max_connections: int = 10_000,
-        max_connections_per_address: int = 256,
-        backlog: int = 1024,
+        max_frame_size: Count = 1024 * 1024,
+        max_buffer_size: Count | None = None,
+        max_send_buffer_size: Count = UNREAD,
+        incomplete_message_timeout: Seconds = 10.0,
+        unread_timeout: Seconds = 30.0,
+        connect_timeout: Seconds = 5.0,
+        max_connections: Count = 10_000,
+        max_connections_per_address: Count = 256,
+        backlog: Count = 1024,
         no_delay: bool = True,
     ) -> None:
         self.host, self.port = (host, port) if url is None else _split(url)
-        _check_range("port", self.port, 0, 65535)
-        _check_range("max_frame_size", max_frame_size, 1)
-        _check_range("max_connections", max_connections, 1)
-        _check_range("max_connections_per_address", max_connections_per_address, 1)
         self.retry_attempts = retry_attempts
         self.retry_delay = retry_delay
         self.tls_options = tls_options
@@ -193,9 +191,11 @@ class TCPTransport(Transport):
         name = tls.get("server_name") or self.host
         try:
             async with asyncio.timeout(self.connect_timeout):
-                await loop.create_connection(
-                    lambda: link,
-                    sock=await connected(loop, self.host, self.port),
+                await connect(
+                    loop,
+                    link,
+                    self.host,
+                    self.port,
                     ssl=context,
                     server_hostname=name if context else None,
                 )
@@ -257,19 +257,16 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or "the connection ended at once"
 
 
-def _check_range(name: str, value: int, least: int, most: int | None = None) -> None:
-    if value < least or (most is not None and value > most):
-        bounds = f"at least {least}" if most is None else f"{least} to {most}"
-        message = f"{name}: {value} is not {bounds}."
-        raise ValueError(message)
-
-
 def _split(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "tcp" or not parts.hostname or port is None:
         message = f"url: {masked(url)} is not of the form 'tcp://host:port'."
         raise ImproperlyConfigured(message)
-    return parts.hostname, parts.port
+    return parts.hostname, port
 
 
 def _method(part: Any, name: str) -> Callable[[Any], Any] | None:

@@ -1,0 +1,136 @@
+"""The connection by which a server answers: opened anew where it alone is lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ...exceptions import ConnectionLost, MicroserviceError
+from .channel import Channel
+from .connection import Connection
+from .frames import publish
+from .methods import Consume
+from .names import DIRECT_REPLY_TO
+from .protocol import Content
+
+UNSENT = 16 * 1024 * 1024
+"""Bytes of answers that wait for a broker that takes nothing; more are dropped."""
+STEADY = 1.0
+"""Seconds between two connections, at least."""
+_MOST_KNOWN = 1024
+
+Answer = tuple[bytes, bytes, bytes]
+"""Whom to answer, the properties, and the text."""
+
+
+class Publishing:
+    """What a server publishes by.
+
+    ``called_off`` gets the words of clients that want no more of a stream. ``moved`` is
+    called when there is another connection, ``lost`` with the reason when there is
+    none. Answers wait meanwhile, and none is lost that was not on its way.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        connect: Callable[[], Awaitable[Connection]],
+        called_off: Callable[[Content], None],
+        lost: Callable[[MicroserviceError], None],
+    ) -> None:
+        self.connection = connection
+        self.dropped = 0
+        self.moved: Callable[[Connection], None] = _unheard
+        self._connect = connect
+        self._called_off = called_off
+        self._lost = lost
+        self._starts: dict[bytes, bytes] = {}
+        self._waiting: list[Answer] = []
+        self._size = 0
+        self._opened = 0.0
+        self._reopening: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """Be ready to answer, and hear what is called off."""
+        connection = self.connection
+        connection.closed.add_done_callback(self._ended)
+        self._channel = channel = Channel(connection)
+        self._starts.clear()
+        self._opened = connection.loop.time()
+        channel.ended = self._channel_ended
+        channel.delivered = self._called_off
+        await channel.open()
+        await channel.call(Consume(queue=DIRECT_REPLY_TO, no_ack=True))
+
+    def _channel_ended(self, reason: MicroserviceError) -> None:
+        if not self.connection.lost:
+            self.connection.abort(ConnectionLost(str(reason)))
+
+    # --- out ---
+
+    def reply(
+        self, reply_to: bytes, properties: bytes, text: bytes
+    ) -> "Awaitable[None] | None":
+        """Publish an answer; an awaitable says that the broker takes nothing now."""
+        connection = self.connection
+        gate = connection.gate
+        if connection.lost:
+            return self._keep(reply_to, properties, text)
+        if not gate.is_open and connection.unsent > UNSENT:
+            self.dropped += 1
+            return None
+        channel = self._channel
+        start = self._starts.get(reply_to)
+        if start is None:
+            if len(self._starts) >= _MOST_KNOWN:
+                self._starts.clear()
+            start = publish(channel.number, "", reply_to)
+            self._starts[reply_to] = start
+        channel.send(start, properties, text)
+        return None if gate.is_open else gate.passed()
+
+    def _keep(self, *answer: bytes) -> "Awaitable[None] | None":
+        size = sum(map(len, answer))
+        if self._is_closed or self._size + size > UNSENT:
+            self.dropped += 1
+            return None
+        self._size += size
+        reply_to, properties, text = answer
+        self._waiting.append((reply_to, properties, text))
+        return None if self._reopening is None else asyncio.shield(self._reopening)
+
+    # --- the end of a connection ---
+
+    def _ended(self, closed: "asyncio.Future[MicroserviceError]") -> None:
+        if self._is_closed:
+            self._lost(closed.result())
+        elif self._reopening is None:
+            self._reopening = asyncio.ensure_future(self._reopen(closed.result()))
+
+    async def _reopen(self, reason: MicroserviceError) -> None:
+        """Connect once more; whoever serves tries again later if that fails."""
+        await asyncio.sleep(self._opened + STEADY - self.connection.loop.time())
+        before = self.connection
+        try:
+            self.connection = await self._connect()
+            await self.open()
+        except MicroserviceError:
+            self._lost(reason)
+            return
+        before.unblock()  # a broker that is still short of something says so again
+        self._reopening = None
+        self.moved(self.connection)
+        answers, self._waiting, self._size = self._waiting, [], 0
+        for answer in answers:
+            self.reply(*answer)
+
+    async def close(self) -> None:
+        """Close; nothing is opened any more."""
+        self._is_closed = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait((self._reopening,))
+        await self.connection.close()
+
+
+def _unheard(_: Connection) -> None:
+    """Tell nobody."""
