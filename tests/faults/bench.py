@@ -20,6 +20,7 @@ from django_microservices.endpoints.server import Server
 from django_microservices.transports import Transport
 from django_microservices.wire.status import StatusStream
 from tests.brokers.server import Server as Broker
+from tests.conftest import Figures
 from tests.endpoints.ends import PATIENCE, client_of, running, server_of, until
 
 from .load import RATE, SOON, Away, Load, numbers
@@ -29,6 +30,7 @@ from .processes import process_of
 class Bench:
     """A ``broker``, and the ``kind`` of transport by which its two ends reach it.
 
+    ``figure`` takes note of what is measured.
     ``options`` are the server's. Patterns begin with ``name``. ``patience`` is how many
     seconds anything may take, ``down`` how many it stays away before it starts. A
     number below 0 is poison; ``tries`` keeps each time that it was handled, ``entered``
@@ -39,6 +41,7 @@ class Bench:
         self,
         broker: Broker[Any],
         kind: type[Transport],
+        figure: Figures,
         *,
         name: str = "tested",
         patience: float = PATIENCE,
@@ -47,6 +50,7 @@ class Bench:
     ) -> None:
         self.broker = broker
         self.kind: Callable[..., Transport] = kind
+        self._figure = figure
         self.name = name
         self.patience = patience
         self.down = down
@@ -129,6 +133,10 @@ class Bench:
         return max(self.seen[-50:])
 
     # --- what is seen of them ---
+
+    def figure(self, row: str, what: str, *figure: Any) -> None:
+        """Take note of what was measured of this wire, and hold it to its bound."""
+        self._figure(f"{row}: {self.kind.__name__}: {what}", *figure)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Return as soon as a condition holds."""

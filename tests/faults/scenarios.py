@@ -16,9 +16,10 @@ from django_microservices import ConnectionLost, MicroserviceError
 
 from .bench import Bench, left
 from .broker_served import IN_FLIGHT
-from .load import SOON, Away, Load, numbers
+from .load import RATE, SOON, Away, Load, numbers
 
 HANGING = 80  # calls
+LATE = 0.5  # seconds after a silence until it is acted on
 POISON = [-1 - number for number in range(5)]
 
 Ends = tuple[Callable[[Any], None], ...]
@@ -44,14 +45,27 @@ async def restarted(
             for end in ends:
                 await bench.sees()
                 away.append(await bench.restart(end, server, load))
-                assert away[-1].well - away[-1].came < 10 * back
+                took = away[-1].well - away[-1].came
+                bench.figure("13 to 18", "consuming again", took, back)
             await bench.sees()
         assert load.refused  # while it was away emitting said so
         yield load, away
 
 
+def little_is_lost(bench: Bench, load: Load, away: list[Away], beside: float) -> None:
+    """Rows 15, 16, 18: only what was emitted while the broker was away, or about then.
+
+    ``beside`` is how many seconds about it are the figure; ten times that explain it.
+    """
+    assert not load.unexplained(bench.seen, away, margin=10 * beside)
+    down = sum(one.came - one.went for one in away) / len(away)
+    lost = len(load.lost(bench.seen)) / RATE / len(away)
+    bench.figure("15 to 18", "lost in a restart, of a second", lost, down + beside)
+
+
 async def pending_calls_fail_at_once(bench: Bench, ends: Ends) -> None:
     """Row 2: none of them hangs, and the next ones are answered by and by."""
+    time = asyncio.get_running_loop().time
     async with bench.serving() as server, bench.calling() as client:
         for end in ends:
             bench.entered.clear()
@@ -63,8 +77,9 @@ async def pending_calls_fail_at_once(bench: Bench, ends: Ends) -> None:
             ]
             await bench.until(lambda: len(bench.entered) == HANGING)
             await asyncio.to_thread(end, bench.broker)
-            async with asyncio.timeout(10 * 0.2):
-                errors = await asyncio.gather(*calls, return_exceptions=True)
+            begun = time()
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            bench.figure("2", "pending calls fail", time() - begun, 0.2)
             assert {type(error) for error in errors} == {ConnectionLost}
             await bench.until(lambda: not server.is_ready)
             with pytest.raises(MicroserviceError):
@@ -74,10 +89,11 @@ async def pending_calls_fail_at_once(bench: Bench, ends: Ends) -> None:
             assert server.is_ready
 
 
-async def frozen(bench: Bench, **options: Any) -> float:
+async def frozen(bench: Bench, silence: float, **options: Any) -> None:
     """Row 20: both ends find out, and are back when the broker goes on.
 
-    Return after how many seconds they knew; ``options`` are more of both transports'.
+    ``silence`` is after how many seconds that is; ``options`` are more of both
+    transports'.
     """
     time = asyncio.get_running_loop().time
     async with (
@@ -90,7 +106,8 @@ async def frozen(bench: Bench, **options: Any) -> float:
         try:
             async with asyncio.timeout(SOON):
                 await asyncio.gather(left(client.status), left(server.status))
-            seconds = time() - begun
+            what = f"a silence of {silence:g} s is found"
+            bench.figure("20", what, time() - begun, silence + LATE)
             assert not server.is_ready
         finally:
             bench.broker.thaw()
@@ -98,7 +115,6 @@ async def frozen(bench: Bench, **options: Any) -> float:
         await bench.until(lambda: server.is_ready)
         await client.aemit(bench.pattern, 1)
         await bench.until(lambda: 1 in bench.seen)
-    return seconds
 
 
 async def leaving_while_frozen(bench: Bench) -> None:
@@ -126,7 +142,9 @@ async def killed_servers_lose_nothing(
         await bench.until(lambda: load.all <= {*numbers(file)})
     seen = numbers(file)
     assert {*seen} == load.accepted.keys() == load.all
-    assert len(seen) - len(load.all) <= kills * IN_FLIGHT
+    twice = (len(seen) - len(load.all)) / kills
+    bench.figure("25", "twice, of each kill", twice, IN_FLIGHT, "messages")
+    assert twice <= IN_FLIGHT
 
 
 async def stopping_server_answers_all(bench: Bench, file: Path) -> None:

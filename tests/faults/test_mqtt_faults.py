@@ -17,6 +17,7 @@ from django_microservices.endpoints.server import Server
 from django_microservices.transports import MQTTTransport
 from django_microservices.transports.mqtt import connection
 from tests.brokers.mosquitto import Mosquitto
+from tests.conftest import Figures
 from tests.endpoints.ends import running, server_of
 from tests.transports.mqtt_peer import Peer
 
@@ -37,19 +38,20 @@ Kept = Callable[..., Bench]
 
 
 @pytest.fixture
-def bench(private_mqtt: Mosquitto) -> Bench:
+def bench(private_mqtt: Mosquitto, figure: Figures) -> Bench:
     """Give a bench for messages of QoS 0, in a group."""
-    return Bench(private_mqtt, MQTTTransport, group="tested")
+    return Bench(private_mqtt, MQTTTransport, figure, group="tested")
 
 
 @pytest.fixture
-def kept(private_mqtt: Mosquitto) -> Kept:
+def kept(private_mqtt: Mosquitto, figure: Figures) -> Kept:
     """Return what makes a bench for a server whose session the broker keeps."""
 
     def make(version: int, group: str = "tested") -> Bench:
         return Bench(
             private_mqtt,
             MQTTTransport,
+            figure,
             group=group,
             protocol_version=version,
             client_id="tested-1",
@@ -64,14 +66,16 @@ def kept(private_mqtt: Mosquitto) -> Kept:
 
 
 @VERSIONS
-async def test_restarts_with_qos_0(private_mqtt: Mosquitto, version: int) -> None:
+async def test_restarts_with_qos_0(
+    private_mqtt: Mosquitto, version: int, figure: Figures
+) -> None:
     """Row 18: little beside the downtime is lost, and it is soon back by itself."""
     options: dict[str, Any] = {"group": "tested", "protocol_version": version}
-    bench = Bench(private_mqtt, MQTTTransport, **options)
+    bench = Bench(private_mqtt, MQTTTransport, figure, **options)
     outages = scenarios.restarted(bench, ENDS, back=BACK, protocol_version=version)
     async with outages as (load, away):
         await bench.until(lambda: bench.seen[-1] == max(load.accepted))
-    assert not load.unexplained(bench.seen, away, margin=10 * UNSEEN)
+    scenarios.little_is_lost(bench, load, away, UNSEEN)
     assert len(set(bench.seen)) == len(bench.seen)
 
 
@@ -92,7 +96,7 @@ async def test_restarts_with_a_group(kept: Kept, version: int) -> None:
     outages = scenarios.restarted(bench, STOPS, back=BACK, retries=True, **CONFIRMED)
     async with outages as (load, away):
         await bench.until(lambda: max(load.accepted) in bench.seen)
-    assert not load.unexplained(bench.seen, away, margin=10 * BACK)
+    scenarios.little_is_lost(bench, load, away, BACK)
 
 
 async def test_broker_that_is_killed(kept: Kept) -> None:
@@ -102,7 +106,7 @@ async def test_broker_that_is_killed(kept: Kept) -> None:
     outage = scenarios.restarted(bench, kill, back=BACK, retries=True, **options)
     async with outage as (load, away):
         await bench.until(lambda: bench.seen[-1] >= load.number)
-    assert not load.unexplained(bench.seen, away, margin=10 * BACK)
+    scenarios.little_is_lost(bench, load, away, BACK)
 
 
 async def test_pending_calls_fail_at_once(bench: Bench) -> None:
@@ -115,9 +119,9 @@ async def test_pending_calls_fail_at_once(bench: Bench) -> None:
 
 async def test_frozen_broker(bench: Bench) -> None:
     """Row 20: both ends find out, here with a short keep-alive, and are back after."""
-    assert 2 * connection.INTERVAL + connection.PATIENCE <= SEEN
-    took = await scenarios.frozen(bench, keepalive=2)  # they ask every second
-    assert took < 10 * (2 * 1 + connection.PATIENCE)
+    assert 2 * connection.INTERVAL + connection.PATIENCE + scenarios.LATE <= SEEN
+    # They ask every second.
+    await scenarios.frozen(bench, 2 * 1 + connection.PATIENCE, keepalive=2)
 
 
 async def test_leaving_while_the_broker_is_frozen(bench: Bench) -> None:
