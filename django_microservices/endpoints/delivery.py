@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,11 +18,11 @@ from ..dispatch.errors import (
 )
 from ..dispatch.payloads import PayloadError
 from ..exceptions import MessageTimeout
-from ..signals import message_failed, message_handled, message_received
 from ..transports.redelivery import GIVEN_BACK
 from ..wire.context import MessageContext, current
 from ..wire.messages import UNSET, Message, Reply
 from ..wire.text import shown
+from .observing import announce, observe
 
 if TYPE_CHECKING:
     from ..concurrency.timers import Bucket
@@ -71,7 +70,7 @@ class Delivery(msgspec.Struct, eq=False):
         server, route = self.server, self.route
         server.in_flight.add(self)
         if server.observed:
-            self._announce()
+            self.started = announce(self)
         message = self.message
         # Nobody waits for an event, whatever its headers say (of another message).
         timeout = None if message.id is UNSET else message.timeout
@@ -138,7 +137,7 @@ class Delivery(msgspec.Struct, eq=False):
         self.reply = Reply(self.message.id, None, TIMED_OUT_ERROR)
         where = self.route.handler.name
         logger.warning(
-            "%s ran out of time for %s.", where, self.shown, extra=self._extra
+            "%s ran out of time for %s.", where, self.shown, extra=self.extra
         )
         self.server.timed_out += 1
         self._end(self._own_outcome())
@@ -174,7 +173,7 @@ class Delivery(msgspec.Struct, eq=False):
         """The caller gave up while the message waited for a thread."""
         self.error = MessageTimeout(TIMED_OUT)
         self.reply = Reply(self.message.id, None, TIMED_OUT_ERROR)
-        logger.warning("No thread in time for %s.", self.shown, extra=self._extra)
+        logger.warning("No thread in time for %s.", self.shown, extra=self.extra)
 
     def finish(self) -> None:
         """Take note of the thread's result; on the loop."""
@@ -236,7 +235,7 @@ class Delivery(msgspec.Struct, eq=False):
                 name,
                 self.shown,
                 exc_info=error,
-                extra=self._extra,
+                extra=self.extra,
             )
         if self.respond is not None:
             self.reply = Reply(self.message.id, None, error_text(error))
@@ -263,17 +262,17 @@ class Delivery(msgspec.Struct, eq=False):
         if self.callback is not None:
             self.callback(self)
         if server.observed:
-            self._observe()
+            observe(self)
         if self.error is not None:
             self.error = None  # its traceback would keep this, and this it, alive
 
     def _answer_with(self, error: Exception, respond: "Respond") -> Any:
         """Answer with an error where the answer itself cannot be sent."""
-        logger.error("No answer to %s: %s", self.shown, error, extra=self._extra)
+        logger.error("No answer to %s: %s", self.shown, error, extra=self.extra)
         try:
             return respond(Reply(self.message.id, None, error_text(error)))
         except Exception:
-            logger.exception("Nor can the error be sent.", extra=self._extra)
+            logger.exception("Nor can the error be sent.", extra=self.extra)
 
     @property
     def abandoned(self) -> bool:
@@ -283,31 +282,8 @@ class Delivery(msgspec.Struct, eq=False):
     def __repr__(self) -> str:
         return f"<{self.route.handler.name} for {self.shown}>"
 
-    def _announce(self) -> None:
-        self.started = perf_counter()
-        if message_received.receivers:
-            message_received.send_robust(type(self.server), context=self.context)
-
-    def _observe(self) -> None:
-        sender, seconds = type(self.server), perf_counter() - self.started
-        if self.server.log_messages:
-            outcome = "ok" if self.error is None else type(self.error).__name__
-            logger.info(
-                "%s %s %.1f ms",
-                self.shown,
-                outcome,
-                seconds * 1000,
-                extra=self._extra,
-            )
-        if self.error is not None:
-            message_failed.send_robust(
-                sender, context=self.context, exception=self.error, seconds=seconds
-            )
-        else:
-            message_handled.send_robust(sender, context=self.context, seconds=seconds)
-
     @property
-    def _extra(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """Name the message to ``log.MessageFilter``, wherever the record is made."""
         return {"message_context": self.context}
 

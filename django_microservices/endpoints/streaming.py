@@ -11,6 +11,7 @@ from ..concurrency.tasks import start_task
 from ..wire.context import current
 from ..wire.messages import UNSET, Reply
 from .delivery import TRAVELS, Delivery
+from .observing import announce
 
 TURN = 32  # items of a stream before the loop may do something else
 
@@ -27,7 +28,7 @@ class StreamDelivery(Delivery, eq=False):
         """Begin to read the handler's items, which have no timeout but their own."""
         self.server.in_flight.add(self)
         if self.server.observed:
-            self._announce()
+            self.started = announce(self)
         self.takes_place = self.route.is_async
         self.task = start_task(self.server.loop, self._stream())
 
