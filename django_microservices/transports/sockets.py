@@ -1,10 +1,13 @@
 """What is asked of, and told to, the sockets themselves."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
 from typing import Any
+
+from .tls import reason_of
 
 UNHEARD = 6000
 """Milliseconds without a sign of life after which a host that owes one has vanished."""
@@ -25,6 +28,18 @@ def address_text(name: Any) -> str:
         host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
         return f"{host}:{name[1]}"
     return str(name or "?")
+
+
+def unreachable(address: str, error: OSError) -> str:
+    """Say why there is no connection, in the system's words: asyncio has its own."""
+    if isinstance(error, TimeoutError):
+        return f"{address} did not answer in time"
+    if isinstance(error, ssl.SSLError):
+        return f"{address} refused by TLS: {reason_of(error)}"
+    if error.errno is not None and error.errno > 0:  # a resolver's are negative
+        return f"{address}: {os.strerror(error.errno)}"
+    reason = error.strerror or str(error) or "the connection ended at once"
+    return f"{address}: {reason}"
 
 
 def is_tcp(sock: Any) -> bool:

@@ -91,7 +91,7 @@ async def test_host_that_is_not_known() -> None:
 async def test_server_that_says_nothing(free_port: Ports) -> None:
     """A server that accepts and is mute is given up in time."""
     async with FakeServer(free_port(), info=None) as mute:
-        with pytest.raises(NotConnected, match="no answer in time"):
+        with pytest.raises(NotConnected, match="did not answer in time"):
             await connect(url=mute.url, connect_timeout=0.1)
 
 

@@ -1,13 +1,12 @@
 """Opens a connection, and says why where that fails."""
 
 import asyncio
-import os
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from ...exceptions import NotConnected, TransportRefused
+from ..sockets import unreachable
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -42,19 +41,11 @@ def _told(address: str) -> Iterator[None]:
     """Name the broker, and the reason."""
     try:
         yield
-    except TimeoutError:
-        message = f"{address} did not answer in time"
-        raise NotConnected(message) from None
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or error.reason or error
-        message = f"{address} refused by TLS: {reason}"
-        raise NotConnected(message) from error
     except (TransportRefused, NotConnected) as error:
         message = f"{address}: {error}"
         raise type(error)(message) from None
     except OSError as error:
-        message = f"{address}: {_reason(error)}"
-        raise NotConnected(message) from error
+        raise NotConnected(unreachable(address, error)) from error
 
 
 async def _open(options: "MQTTTransport", connection: "Connection") -> None:
@@ -67,10 +58,3 @@ async def _open(options: "MQTTTransport", connection: "Connection") -> None:
         ssl=context,
         server_hostname=name if context else None,
     )
-
-
-def _reason(error: OSError) -> str:
-    """Say it as the system does: asyncio has sentences of its own."""
-    if error.errno is not None and error.errno > 0:  # a resolver's are negative
-        return os.strerror(error.errno)
-    return error.strerror or str(error) or "the connection ended at once"

@@ -1,7 +1,6 @@
 """Which servers there are, and how one connects to the first that answers."""
 
 import asyncio
-import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.secrets import masked
+from ..sockets import unreachable
 from ..tls import TLSOptions, client_context
 from .connection import Connection
 from .credentials import Credentials
@@ -103,7 +103,7 @@ class Servers:
         except BaseException as error:
             connection.abort("closed")
             if isinstance(error, OSError) and not isinstance(error, MicroserviceError):
-                message = f"{connection.address}: {_reason(error)}"
+                message = unreachable(connection.address, error)
                 raise NotConnected(message) from error
             raise
         return connection
@@ -189,17 +189,6 @@ def address_of(server: SplitResult) -> str:
     """Name a server, without its user."""
     host = server.hostname or ""
     return f"[{host}]" if ":" in host else f"{host}:{server.port or PORT}"
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLError):
-        text = getattr(error, "verify_message", None) or error.reason or error
-        return f"refused by TLS: {text}"
-    if error.errno is not None and error.errno > 0:  # a resolver's are negative
-        return os.strerror(error.errno)  # asyncio has sentences of its own
-    return error.strerror or str(error) or "the connection ended at once"
 
 
 def _split(server: str) -> SplitResult:

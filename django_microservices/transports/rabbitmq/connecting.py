@@ -1,12 +1,11 @@
 """Finds a broker: the first of ``urls`` that lets us in."""
 
 import asyncio
-import os
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
+from ..sockets import unreachable
 from ..tls import ClientContext
 from .address import Address
 from .connection import Connection, Manners
@@ -78,13 +77,6 @@ def _reason(error: BaseException, address: Address) -> BaseException:
         return TransportRefused(f"{address}: {error}")
     if isinstance(error, MicroserviceError):
         return NotConnected(f"{address}: {error}")
-    if isinstance(error, TimeoutError):
-        return NotConnected(f"{address} did not answer in time")
-    if isinstance(error, ssl.SSLError):
-        text = getattr(error, "verify_message", None) or error.reason or error
-        return NotConnected(f"{address} refused by TLS: {text}")
     if isinstance(error, OSError):
-        known = error.errno is not None and error.errno > 0
-        text = os.strerror(error.errno) if known and error.errno else str(error)
-        return NotConnected(f"{address}: {text}")
+        return NotConnected(unreachable(str(address), error))
     return error

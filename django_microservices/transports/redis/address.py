@@ -1,7 +1,6 @@
 """Where a Redis is, and how to log in there: from options to open connections."""
 
 import asyncio
-import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from redis.exceptions import RedisError
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.ranges import Port
 from ...wire.secrets import masked, without_secrets
-from ..sockets import set_options
+from ..sockets import set_options, unreachable
 from ..tls import TLSOptions, client_context
 from .connection import Connection
 from .protocol import ReplyError
@@ -141,8 +140,7 @@ class Address:
             _give_up(connections)
             if isinstance(error, TransportRefused):
                 raise
-            message = f"{self}: {_reason(error)}"
-            raise NotConnected(message) from error
+            raise NotConnected(_reason(str(self), error)) from error
         except BaseException:
             _give_up(connections)
             raise
@@ -270,16 +268,10 @@ def _give_up(connections: Sequence[Connection]) -> None:
         connection.abort("it was never of use")
 
 
-def _reason(error: BaseException) -> str:
-    """Say it as the system does: asyncio and redis-py have sentences of their own."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "verify_message", None) or error.reason or error
-        return f"refused by TLS: {reason}"
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+def _reason(address: str, error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, MicroserviceError):
+        return unreachable(address, error)
+    return f"{address}: {str(error) or type(error).__name__}"
 
 
 def _pair(host: str | SentinelHost) -> tuple[str, int]:

@@ -3,9 +3,7 @@
 import asyncio
 import errno
 import logging
-import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
@@ -29,9 +27,9 @@ from ...wire.packets import (
 from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
-from ..sockets import connect
+from ..sockets import connect, unreachable
 from ..stream import UNREAD
-from ..tls import ClientContext, TLSOptions, reason_of, save_memory, server_context
+from ..tls import ClientContext, TLSOptions, save_memory, server_context
 from .intake import Intake
 from .link import Link
 from .protocol import JsonSocket
@@ -175,7 +173,8 @@ class TCPTransport(Transport):
             )
             await intake.listener.start_serving()
         except OSError as error:
-            message = f"Cannot listen on {self.host}:{self.port}: {_reason(error)}"
+            address = f"{self.host}:{self.port}"
+            message = f"Cannot listen on {unreachable(address, error)}"
             if error.errno in _REFUSED or isinstance(error, socket.gaierror):
                 raise TransportRefused(message) from error
             raise NotConnected(message) from error
@@ -199,14 +198,8 @@ class TCPTransport(Transport):
                     ssl=context,
                     server_hostname=name if context else None,
                 )
-        except TimeoutError:
-            message = f"{self.host}:{self.port} did not answer in time"
-            raise NotConnected(message) from None
-        except ssl.SSLError as error:
-            message = f"{self.host}:{self.port} refused by TLS: {reason_of(error)}"
-            raise NotConnected(message) from error
         except OSError as error:
-            message = f"{self.host}:{self.port}: {_reason(error)}"
+            message = unreachable(f"{self.host}:{self.port}", error)
             raise NotConnected(message) from error
         try:
             yield link
@@ -248,13 +241,6 @@ class TCPTransport(Transport):
 
 
 _INTERNAL = encode({"status": "error", "message": "Internal server error"})
-
-
-def _reason(error: OSError) -> str:
-    """Say it as the system does: asyncio has sentences of its own."""
-    if error.errno is not None and error.errno > 0:  # a resolver's are negative
-        return os.strerror(error.errno)
-    return error.strerror or str(error) or "the connection ended at once"
 
 
 def _split(url: str) -> tuple[str, int]:

@@ -206,7 +206,7 @@ async def test_mute_redis(stand_in: Any) -> None:
     """A server that says nothing is left after ``connect_timeout``."""
     async with stand_in(lambda _: b"") as server:
         error = await refusal(NotConnected, port=server.port, connect_timeout=0.05)
-    assert str(error) == f"redis://127.0.0.1:{server.port}: no answer in time"
+    assert str(error) == f"redis://127.0.0.1:{server.port} did not answer in time"
 
 
 async def test_nobody_there(free_port: Callable[[], int]) -> None:
