@@ -154,15 +154,27 @@ async def test_server_without_handlers(run: Run, port: int) -> None:
 # --- stopping ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_drains(run: Run, port: int, number: signal.Signals) -> None:
-    """What was accepted is answered after the signal; then it ends with 0."""
-    async with run() as command:
+async def test_signal_drains(
+    run: Run,
+    port: int,
+    number: signal.Signals,
+    debug: bool,  # noqa: FBT001
+) -> None:
+    """What was accepted is answered after the signal; then it ends with 0.
+
+    So it is under the reloader, where Ctrl-C comes to both processes.
+    """
+    async with run(DEBUG=debug) as command:
         await command.line("Ready")
         async with peer_of(port) as peer:
             peer.send("hold")
             await command.line("holding")
-            command.send(number)
+            if debug and number is signal.SIGINT:
+                os.killpg(command.process.pid, number)
+            else:
+                command.send(number)
             await closed(port)
             peer.send("release")
             replies = [await peer.reply(), await peer.reply()]
@@ -289,28 +301,6 @@ async def test_reload_drains(run: Run, port: int, handlers: Path) -> None:
         assert {reply["id"] for reply in replies} == {"slow", "go"}
         await command.line("Ready")
         assert await client.asend("version", None) == 2
-    assert "Traceback" not in command.text
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_drains_under_the_reloader(
-    run: Run, port: int, number: signal.Signals
-) -> None:
-    """Under DEBUG a signal drains as well, and Ctrl-C, which all processes get."""
-    async with run(DEBUG=True) as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
-            if number is signal.SIGINT:
-                os.killpg(command.process.pid, number)
-            else:
-                command.send(number)
-            await closed(port)
-            peer.send("release")
-            replies = [await peer.reply(), await peer.reply()]
-        assert {reply["id"] for reply in replies} == {"hold", "release"}
-        assert await command.ended() == 0
     assert "Traceback" not in command.text
 
 

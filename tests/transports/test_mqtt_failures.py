@@ -299,18 +299,24 @@ async def test_kept_session_runs_nothing_twice_at_once(
             assert (await service.came(5))[4].data == "end"
 
 
+async def cut_when_full(
+    transport: MQTTTransport, service: Service, peer: Peer, root: str
+) -> None:
+    """Have one event run and one wait on a connection that is then lost."""
+    async with served_by(transport, root, service=service, limit=1) as server:
+        for number in range(2):
+            await peer.publish(root, number)
+        await eventually(lambda: server.intake.driver[0].deaf)
+        await cut(server)
+
+
 async def test_in_flight_is_counted_over_all_connections(
     mqtt_server: Mosquitto, root: str
 ) -> None:
     """What a lost connection brought still takes its place."""
-    transport = MQTTTransport(url=mqtt_server.url)
-    service = Service(hold)
+    transport, service = MQTTTransport(url=mqtt_server.url), Service(hold)
     async with Peer(mqtt_server.url) as peer:
-        async with served_by(transport, root, service=service, limit=1) as server:
-            for number in range(2):
-                await peer.publish(root, number)
-            await eventually(lambda: server.intake.driver[0].deaf)
-            await cut(server)
+        await cut_when_full(transport, service, peer, root)
         async with served_by(transport, root, service=service, limit=1) as server:
             assert server.intake.driver[0].deaf
             assert len(service.deliveries) == 1
@@ -324,14 +330,9 @@ async def test_what_waits_is_handled_between_two_connections(
     mqtt_server: Mosquitto, root: str
 ) -> None:
     """The next one reads, since there is room again."""
-    transport = MQTTTransport(url=mqtt_server.url)
-    service = Service(hold)
+    transport, service = MQTTTransport(url=mqtt_server.url), Service(hold)
     async with Peer(mqtt_server.url) as peer:
-        async with served_by(transport, root, service=service, limit=1) as server:
-            for number in range(2):
-                await peer.publish(root, number)
-            await eventually(lambda: server.intake.driver[0].deaf)
-            await cut(server)
+        await cut_when_full(transport, service, peer, root)
         service.deliveries[0].end()
         assert [delivery.data for delivery in service.deliveries] == [0, 1]
         async with served_by(transport, root, service=service, limit=1) as server:
