@@ -356,4 +356,4 @@ async def test_port_taken_under_the_reloader(run: Run, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
         async with run(DEBUG=True) as command:
             assert await command.ended() == 1
-    assert "Cannot start: " in command.lines[-1]
+    assert "Cannot start: " in command.text

@@ -221,8 +221,6 @@ async def test_wide_pattern_beside_the_stream(place: Place, own_prefix: str) -> 
         {"dead_letters": "a b"},
         {"subject_prefix": "a.*"},
         {"subject_prefix": ""},
-        {"max_deliveries": 0},
-        {"redelivery_delay": -1},
     ],
 )
 def test_wrong_option(options: dict[str, Any]) -> None:
