@@ -21,7 +21,7 @@ from .rabbitmq_ends import (
     Served,
     serving,
 )
-from .scripted_broker import Client, ScriptedBroker, eventually
+from .scripted_broker import ANSWERS, Client, ScriptedBroker, eventually
 
 CLOSE = commands.Connection.Close(541, "INTERNAL_ERROR", 60, 40)
 
@@ -44,8 +44,11 @@ async def replaced(broker: ScriptedBroker, served: Served) -> Client:
     return client
 
 
-async def test_requests_go_on(broker: ScriptedBroker) -> None:
+async def test_requests_go_on(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next connection answers what runs; what is answered meanwhile waits."""
+    monkeypatch.setattr(publishing, "STEADY", 0.2)  # long enough to be seen
     async with serving(broker) as served:
         for tag in (1, 2):
             served.consuming.deliver(REQUEST, tag=tag, reply_to=REPLY_TO)
@@ -62,6 +65,22 @@ async def test_requests_go_on(broker: ScriptedBroker) -> None:
         texts = [one.value for one in client.heard(body.ContentBody)]
         assert not served.intake.closed.done()
     assert [text[:13] for text in texts] == [b'{"response":1', b'{"response":2']
+
+
+async def test_answer_while_the_next_connection_opens(broker: ScriptedBroker) -> None:
+    """Nothing is published on a channel that is not open yet."""
+    async with serving(broker) as served:
+        served.consuming.deliver(REQUEST, tag=1, reply_to=REPLY_TO)
+        delivery = await served.arrived()
+        broker.answers[commands.Channel.Open] = None
+        served.publishing.say(CLOSE)
+        client = await broker.client(2)
+        await client.hears(commands.Channel.Open)
+        delivery.answer(1)
+        client.say(ANSWERS[commands.Channel.Open], 1)
+        await client.hears(body.ContentBody)
+        told = [type(value) for _, value in client.told]
+        assert told.index(commands.Basic.Consume) < told.index(Publish)
 
 
 async def test_channel_of_answers_ends(broker: ScriptedBroker) -> None:

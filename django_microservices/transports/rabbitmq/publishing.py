@@ -73,7 +73,7 @@ class Publishing:
         """Publish an answer; an awaitable says that the broker takes nothing now."""
         connection = self.connection
         gate = connection.gate
-        if connection.lost:
+        if connection.lost or self._reopening is not None:
             return self._keep(reply_to, properties, text)
         if not gate.is_open and connection.unsent > UNSENT:
             self.dropped += 1
