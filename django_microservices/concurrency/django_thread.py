@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -13,7 +14,7 @@ from .hygiene import Databases
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_asgirefs = SyncToAsync.single_thread_executor
+_in_use = [SyncToAsync.single_thread_executor]  # asgiref's, and those in its place
 
 
 class DjangoThread(ThreadPoolExecutor):
@@ -27,6 +28,7 @@ class DjangoThread(ThreadPoolExecutor):
     def __init__(self) -> None:
         super().__init__(1, "microservice-django", initializer=self._begin)
         self._databases: Databases | None = None
+        _in_use.append(self)
         SyncToAsync.single_thread_executor = self
 
     def _begin(self) -> None:
@@ -50,9 +52,10 @@ class DjangoThread(ThreadPoolExecutor):
                 databases.after()
 
     def close(self) -> None:
-        """Give asgiref its own thread back, and close the connections of this one."""
-        if SyncToAsync.single_thread_executor is self:
-            SyncToAsync.single_thread_executor = _asgirefs
+        """Put back what it stands in for, and close the connections of this one."""
+        _in_use.remove(self)
+        SyncToAsync.single_thread_executor = _in_use[-1]
         if self._databases is not None:
-            super().submit(self._databases.close)
+            with suppress(RuntimeError):  # the interpreter's exit has ended all threads
+                super().submit(self._databases.close)
         self.shutdown(wait=False)

@@ -31,20 +31,21 @@ def is_exiting() -> bool:
 def before_exit(stop: Callable[[], None]) -> Iterator[None]:
     """Have the interpreter's exit call ``stop`` on the running loop, and wait.
 
-    It waits until the block is left. Django's autoreloader runs a command on a daemon
-    thread, where no signal arrives and which a reload would end in the midst of work.
+    It waits until the block is left; ``stop`` may be called twice. Django's reloader
+    runs a command on a daemon thread, where no signal arrives and which a reload would
+    end in the midst of work.
     """
     inbox = Inbox(asyncio.get_running_loop())
     left: Waiter[None] = Waiter()
 
     def end() -> None:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # the loop is closed: nothing to wait for
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             inbox.put(stop)
             left.wait()
 
     atexit.register(end)
+    if is_exiting():  # which may have begun too early to call what was registered
+        inbox.put(stop)
     try:
         yield
     finally:

@@ -29,6 +29,10 @@ class StreamDelivery(Delivery, eq=False):
         self.server.in_flight.add(self)
         if self.server.observed:
             self.started = announce(self)
+        timeout = self.message.timeout
+        if timeout is not None and timeout <= 0 and self.respond is not None:
+            self.expire()  # its caller gave up while it waited for room
+            return
         self.takes_place = self.route.is_async
         self.task = start_task(self.server.loop, self._stream())
 

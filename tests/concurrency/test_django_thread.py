@@ -1,6 +1,8 @@
 """The thread that async ORM calls share."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -53,14 +55,35 @@ async def test_asgirefs_own_thread_returns() -> None:
     assert SyncToAsync.single_thread_executor is before
 
 
-def test_the_one_that_stands_there_stays() -> None:
-    """Of two, the one that came later is in use until it is closed itself."""
+@pytest.mark.parametrize("ends_first", [0, 1])
+def test_one_of_two_ends(ends_first: int) -> None:
+    """Of two, the one that is left is in use; then asgiref's own."""
     before = SyncToAsync.single_thread_executor
-    first, second = DjangoThread(), DjangoThread()
-    first.close()
-    assert SyncToAsync.single_thread_executor is second
-    second.close()
+    threads = [DjangoThread(), DjangoThread()]
+    threads.pop(ends_first).close()
+    assert SyncToAsync.single_thread_executor is threads[0]
+    threads[0].close()
     assert SyncToAsync.single_thread_executor is before
+
+
+def test_close_at_the_exit() -> None:
+    """The interpreter's exit ends the thread's work before; closing goes on."""
+    program = """
+import asyncio, atexit
+from asgiref.sync import sync_to_async
+import django
+from django.conf import settings
+settings.configure()
+django.setup()
+from django_microservices.concurrency.django_thread import DjangoThread
+thread = DjangoThread()
+asyncio.run(sync_to_async(int)())
+atexit.register(thread.close)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.usefixtures("thread")

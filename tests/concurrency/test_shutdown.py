@@ -70,6 +70,33 @@ block = asyncio.run(work())
 """
 
 
+TOO_LATE = """
+import asyncio, sys, threading
+from django_microservices.concurrency.shutdown import (
+    before_exit, holding_up_exit, is_exiting
+)
+
+entered = threading.Event()
+
+async def work():
+    stop = asyncio.Event()
+    with before_exit(stop.set):
+        await stop.wait()
+        print("stopped", flush=True)
+
+def begin():
+    with holding_up_exit():
+        entered.set()
+        while not is_exiting():
+            pass
+        asyncio.run(work())
+
+threading.Thread(target=begin, daemon=True).start()
+entered.wait()
+sys.exit(3)
+"""
+
+
 def run(program: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
@@ -85,6 +112,13 @@ def test_exit_waits() -> None:
     """The exit tells the loop to stop, and waits until it left the block."""
     ended = run(PROGRAM)
     assert ended.stdout == "draining\ndrained\n"
+    assert (ended.returncode, ended.stderr) == (3, "")
+
+
+def test_exit_that_has_begun() -> None:
+    """Who enters the block when the exit has begun is told at once."""
+    ended = run(TOO_LATE)
+    assert ended.stdout == "stopped\n"
     assert (ended.returncode, ended.stderr) == (3, "")
 
 

@@ -221,6 +221,19 @@ async def test_callers_patience_does_not_bound_a_stream(start: Start) -> None:
     assert peer.items == [0, 1, 2]
 
 
+async def test_caller_gave_up_before(start: Start) -> None:
+    """A stream whose caller's time was used up before does not begin."""
+    begun: list[Any] = []
+
+    async def stream(data: Any) -> AsyncIterator[int]:
+        begun.append(data)
+        yield 1
+
+    peer = await start(stream)
+    assert await peer.ask(timeout=0.0) == LATE
+    assert begun == []
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_cancelled_stream(start: Start, *, is_async: bool) -> None:
     """Cancelling a stream closes its generator, whose ``finally`` runs."""
