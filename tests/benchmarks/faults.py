@@ -38,10 +38,12 @@ def _rows(file: Path) -> list[list[str]]:
     for found in ElementTree.parse(file).iter("property"):
         name, *figure = json.loads(found.attrib["value"])
         worst[name] = max(worst.get(name, (float("-inf"), 0, "")), tuple(figure))
-    names = sorted(
-        worst, key=lambda name: (int(name.split(":")[0].split(",")[0]), name)
-    )
-    return [[name, *_cells(*worst[name])] for name in names]
+    return [[name, *_cells(*worst[name])] for name in sorted(worst, key=_row_of)]
+
+
+def _row_of(name: str) -> tuple[int, str]:
+    """Return the first row that a figure's name begins with, and the name."""
+    return int(name.split(maxsplit=1)[0].rstrip(":,")), name
 
 
 def _cells(value: float, wanted: float, unit: str) -> list[str]:
