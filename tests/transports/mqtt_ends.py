@@ -9,7 +9,17 @@ from django_microservices.transports.mqtt.intake import Intake
 from django_microservices.wire.messages import Subscription
 from django_microservices.wire.patterns import Pattern
 
-from .peers import Calls, Service
+from .peers import Calls, Delivery, Service
+
+
+class Streams(Service):
+    """A service whose deliveries are streams."""
+
+    def __call__(self, message: Any, respond: Any) -> Delivery:
+        """Take a message."""
+        delivery = super().__call__(message, respond)
+        delivery.is_stream = True
+        return delivery
 
 
 class Served:

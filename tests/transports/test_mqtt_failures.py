@@ -19,7 +19,7 @@ from django_microservices.transports.redelivery import GIVEN_BACK
 from django_microservices.wire.messages import Reply, new_id
 from tests.brokers.mosquitto import Mosquitto
 
-from .mqtt_ends import Served, served, served_by
+from .mqtt_ends import Served, Streams, served, served_by
 from .mqtt_peer import Broker, Client, Heard, Peer
 from .peers import Delivery, Service, eventually
 
@@ -374,6 +374,38 @@ async def test_answer_over_the_next_connection(
             delivery.end()
             (answer,) = await peer.came(1)
     assert json.loads(answer.payload)["response"] == 2
+
+
+@pytest.mark.parametrize("reply_qos", [0, 1])
+async def test_stream_ends_with_its_connection(
+    mqtt_server: Mosquitto, root: str, reply_qos: Any
+) -> None:
+    """Items may be lost: an end over the next connection would hide that."""
+    transport = MQTTTransport(url=mqtt_server.url, reply_qos=reply_qos)
+    service = Streams(hold)
+    async with Peer(mqtt_server.url) as peer:
+        async with served_by(transport, root, service=service) as server:
+            await peer.publish(root, {"pattern": "x", "data": 1, "id": 1})
+            (delivery,) = await service.came(1)
+            await cut(server)
+        assert delivery.cancelled.is_set()
+
+
+async def test_stream_that_begins_between_two_connections(
+    mqtt_server: Mosquitto, root: str
+) -> None:
+    """It ends with the first item that no connection takes."""
+    transport, service = MQTTTransport(url=mqtt_server.url), Streams(hold)
+    async with Peer(mqtt_server.url) as peer:
+        async with served_by(transport, root, service=service, limit=1) as server:
+            for id_ in (1, 2):
+                await peer.publish(root, {"pattern": "x", "data": 1, "id": id_})
+            await eventually(lambda: server.intake.driver[0].deaf)
+            await cut(server)
+        one, other = service.deliveries
+        assert (one.cancelled.is_set(), other.cancelled.is_set()) == (True, False)
+        other.say(b"1", last=False)
+        await asyncio.wait_for(other.cancelled.wait(), 10)
 
 
 # --- dead letters, and what only looks like them ------------------------------------

@@ -15,7 +15,7 @@ from django_microservices.transports.mqtt.packets import (
 from django_microservices.wire.messages import UNSET, Reply, new_id
 from tests.brokers.mosquitto import Mosquitto
 
-from .mqtt_ends import linked, served
+from .mqtt_ends import Streams, linked, served
 from .mqtt_peer import Broker, Client, Peer
 from .peers import Delivery, Service, eventually
 
@@ -32,16 +32,6 @@ def root() -> str:
 
 def hold(_: Delivery) -> None:
     """Answer nothing."""
-
-
-class Streams(Service):
-    """A service whose deliveries are streams."""
-
-    def __call__(self, message: Any, respond: Any) -> Delivery:
-        """Take a message."""
-        delivery = super().__call__(message, respond)
-        delivery.is_stream = True
-        return delivery
 
 
 # --- start --------------------------------------------------------------------------
@@ -158,7 +148,6 @@ async def test_item_that_is_lost_with_its_connection(
         with pytest.raises(ConnectionLost):
             await asyncio.wait_for(waiting, 10)
         assert server.intake.closed.done()
-        assert not delivery.cancelled.is_set()
 
 
 async def test_stream_that_nobody_reads(mqtt_server: Mosquitto, root: str) -> None:
@@ -202,6 +191,24 @@ async def test_stream_that_goes_on_for_too_long(
     assert answer["err"]["message"] == "The stream went on for too long"
     assert answer["id"] == 1
     assert not other.cancelled.is_set()
+
+
+async def test_event_that_a_stream_handles(mqtt_server: Mosquitto, root: str) -> None:
+    """Nobody reads it, so that it may last, and keeps none that has a reader."""
+    service = Streams(hold)
+    async with (
+        served(
+            mqtt_server.url, (root, QOS_1), service=service, max_stream_age=0.05
+        ) as server,
+        Peer(mqtt_server.url) as peer,
+    ):
+        await peer.publish(root, 1)
+        (event,) = await service.came(1)
+        await peer.publish(root, {"pattern": "x", "data": 2, "id": 2}, qos=0)
+        request = (await service.came(2))[1]
+        await asyncio.wait_for(request.cancelled.wait(), 10)
+        assert not event.cancelled.is_set()
+        assert not server.intake.failures.is_leaving
 
 
 async def test_stream_without_a_bound(

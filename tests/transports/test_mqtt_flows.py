@@ -243,8 +243,9 @@ def test_qos_1_is_acknowledged() -> None:
     wire = Wire()
     accepted = Accepted(wire.append)
     publish = Publish("a", b"1", 1, packet_id=7)
+    again = Publish("a", b"1", 1, dup=True, packet_id=7)
     assert accepted.is_new(publish)
-    assert not accepted.is_new(publish)  # it came again while it is handled
+    assert not accepted.is_new(again)  # while it is handled
     accepted.acknowledge(publish)
     assert wire == [ack_packet(Kind.PUBACK, 7)]
     assert accepted.is_new(publish)
@@ -278,7 +279,7 @@ def test_large_message_has_an_identifier_too() -> None:
     accepted = Accepted(wire.append)
     oversized = Oversized("a", 5000, 1, 7)
     assert accepted.is_new(oversized)
-    assert not accepted.is_new(Oversized("a", 5000, 1, 7))
+    assert not accepted.is_new(Oversized("a", 5000, 1, 7, dup=True))
     accepted.acknowledge(oversized)
     assert wire == [ack_packet(Kind.PUBACK, 7)]
 
@@ -303,11 +304,20 @@ def test_message_that_comes_again_over_the_next_connection() -> None:
     assert accepted.steps == 2
 
 
-def test_identifier_of_another_message() -> None:
+@pytest.mark.parametrize(
+    "new",
+    [
+        Publish("a", b"2", 1, packet_id=7),
+        Publish("a", b"2", 1, dup=True, packet_id=7),
+        Publish("a", b"1", 1, packet_id=7),
+    ],
+    ids=["another", "another that came before", "one that says the same"],
+)
+def test_identifier_of_another_message(new: Publish) -> None:
     """A broker that was killed gives it anew: it has an outcome of its own."""
     wire = Wire()
     accepted = Accepted(wire.append)
-    old, new = Publish("a", b"1", 1, packet_id=7), Publish("a", b"2", 1, packet_id=7)
+    old = Publish("a", b"1", 1, packet_id=7)
     assert accepted.is_new(old)
     assert accepted.is_new(new)
     accepted.acknowledge(old)

@@ -19,6 +19,7 @@ from django_microservices.transports.mqtt import connection as connection_module
 from django_microservices.transports.mqtt import failures as failures_module
 from django_microservices.transports.mqtt import inlet as inlet_module
 from django_microservices.transports.mqtt.packets import (
+    DUP,
     Kind,
     Publish,
     acknowledged_publish,
@@ -499,7 +500,8 @@ async def test_message_is_acknowledged_when_it_is_done(
     async def play(client: Client) -> None:
         await client.greet()
         await client.take_subscriptions(1, qos)
-        client.say(acknowledged_publish(qos << 1, b"\0\1a", 5, b"", b"1") * 2)
+        for flags in (qos << 1, qos << 1 | DUP):
+            client.say(acknowledged_publish(flags, b"\0\1a", 5, b"", b"1"))
         await client.hear(Kind.PUBACK if qos == 1 else Kind.PUBREC)
         order.append("acknowledged")
         if qos == 2:

@@ -18,6 +18,7 @@ from django_microservices.transports.rabbitmq import (
     publishing,
 )
 from django_microservices.transports.rabbitmq import intake as intake_module
+from django_microservices.transports.rabbitmq.intake import Intake
 from django_microservices.wire.messages import UNSET, Reply
 
 from .rabbitmq_ends import (
@@ -33,7 +34,7 @@ from .rabbitmq_ends import (
     Served,
     serving,
 )
-from .scripted_broker import ScriptedBroker, eventually
+from .scripted_broker import Client, ScriptedBroker, eventually
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ async def test_what_runs_on_holds_its_place(broker: ScriptedBroker) -> None:
             client.deliver(EVENT, tag=1)
             await client.hears(commands.Basic.Consume)
             if number == 4:
-                assert not intake.unfinished
+                assert len(served.deliveries) == 1
                 served.deliveries[0].end("ack")
                 await served.arrived(2)
                 served.deliveries[1].end("ack")
@@ -373,7 +374,115 @@ async def test_what_runs_on_holds_its_place(broker: ScriptedBroker) -> None:
                 client.say(commands.Connection.Close(320, "X", 0, 0))
                 await intake.closed
     assert len(served.deliveries) == 2
-    assert transport.left == set()
+    assert transport.left == {}
+
+
+async def lost(client: Client, intake: Intake) -> None:
+    """Let the broker end a connection, all that it brought before read."""
+    intake.consuming.resume_reading()
+    client.say(commands.Connection.Close(320, "X", 0, 0))
+    await intake.closed
+
+
+async def test_nothing_begins_on_a_lost_connection(broker: ScriptedBroker) -> None:
+    """What no handler has begun is the broker's: it would run twice."""
+    transport = RabbitMQTransport(url=broker.url, group="shop", prefetch_count=5)
+    served = Served()
+    async with transport.serve(
+        [], served.deliver, served.statuses.append, limit=1
+    ) as intake:
+        client = await broker.client()
+        for tag in (1, 2):
+            client.deliver(EVENT, tag=tag)
+        await eventually(lambda: intake.consuming.deaf)
+        await lost(client, intake)
+    served.deliveries[0].end("ack")
+    assert len(served.deliveries) == 1
+
+
+async def test_nothing_begins_while_it_leaves(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what comes when the intake has ended, and its connection has not."""
+    monkeypatch.setattr(publishing, "STEADY", 0)
+    async with serving(broker) as served:
+        refusal = commands.Connection.Close(320, "X", 0, 0)
+        broker.answers[commands.Connection.Open] = refusal
+        served.publishing.say(refusal)
+        await served.intake.closed
+        served.consuming.deliver(EVENT)
+    assert served.deliveries == []
+
+
+async def test_what_nobody_else_has_goes_on(broker: ScriptedBroker) -> None:
+    """Without acknowledgements the next connection's intake begins what waits."""
+    transport = RabbitMQTransport(url=broker.url, nest_delivery=True, group="shop")
+    served = Served()
+    async with transport.serve(
+        [], served.deliver, served.statuses.append, limit=2
+    ) as intake:
+        client = await broker.client()
+        for tag in range(1, 5):
+            client.deliver(EVENT, tag=tag)
+        await eventually(lambda: intake.consuming.deaf)
+        await lost(client, intake)
+    served.deliveries[0].end("ack")
+    served.deliveries[1].end("ack")
+    assert len(served.deliveries) == 4  # also where there is no connection
+    for number in (2, 4):
+        async with transport.serve(
+            [], served.deliver, served.statuses.append, limit=2
+        ) as intake:
+            client = await broker.client(number)
+            client.deliver(EVENT)
+            client.deliver(EVENT)
+            await eventually(lambda: intake.consuming.deaf)
+            assert len(served.deliveries) == 4
+            if number == 2:
+                await lost(client, intake)
+                continue
+            pausing = asyncio.ensure_future(intake.pause())
+            for count in range(2, 8):
+                (await served.arrived(count + 1)).end("ack")
+            await pausing
+    assert len(served.deliveries) == 8
+    assert transport.left == {}
+
+
+async def test_what_another_end_left(broker: ScriptedBroker) -> None:
+    """Servers that share a transport have each places of their own."""
+    transport = RabbitMQTransport(url=broker.url, group="shop")
+    one, other = Served(), Served()
+    async with transport.serve([], one.deliver, one.statuses.append, limit=1) as intake:
+        client = await broker.client()
+        client.deliver(EVENT)
+        await one.arrived()
+        await lost(client, intake)
+    async with transport.serve([], other.deliver, other.statuses.append, limit=1):
+        (await broker.client(2)).deliver(EVENT)
+        (await other.arrived()).end("ack")
+
+
+def test_what_another_loop_left(free_port: Callable[[], int]) -> None:
+    """What ran on a loop that is no more holds no place for ever."""
+    port = free_port()
+    transport = RabbitMQTransport(url=f"amqp://127.0.0.1:{port}", group="shop")
+    served = Served()
+
+    async def serve(count: int) -> None:
+        async with (
+            ScriptedBroker(port).running() as broker,
+            transport.serve(
+                [], served.deliver, served.statuses.append, limit=1
+            ) as intake,
+        ):
+            client = await broker.client()
+            client.deliver(EVENT)
+            await served.arrived(count)
+            await lost(client, intake)
+
+    for count in (1, 2):
+        asyncio.run(serve(count))
 
 
 async def test_answer_over_the_limit(broker: ScriptedBroker) -> None:

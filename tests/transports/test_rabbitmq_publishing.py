@@ -1,5 +1,6 @@
 """The connection by which a server answers is lost alone, and opened anew."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -116,8 +117,74 @@ async def test_blocked_no_more(broker: ScriptedBroker) -> None:
         await eventually(lambda: served.statuses == [Status.BLOCKED, Status.UNBLOCKED])
 
 
+async def test_stream_with_a_hole(broker: ScriptedBroker) -> None:
+    """An item may have been on its way: the reader gets an error, and no clean end."""
+    async with serving(broker) as served:
+        for tag in (1, 2):
+            served.consuming.deliver(REQUEST, tag=tag, reply_to=REPLY_TO)
+        stream, other = [await served.arrived(n) for n in (1, 2)]
+        stream.answer(1, last=False)
+        served.intake.publishing.connection.abort(ConnectionLost("now"))
+        assert stream.outcome == "ack"
+        assert other.outcome is None
+        stream.answer(2, last=False)  # a handler that has not heard of it yet
+        client = await replaced(broker, served)
+        other.answer(6)
+        await client.hears(body.ContentBody, 2)
+        torn, answer = [one.value for one in client.heard(body.ContentBody)]
+    assert b'"Items were lost with a connection."' in torn
+    assert answer.startswith(b'{"response":6')
+
+
+async def test_stream_whose_channel_ends(broker: ScriptedBroker) -> None:
+    """The same, where the broker ends the channel of answers only."""
+    async with serving(broker) as served:
+        served.consuming.deliver(REQUEST, reply_to=REPLY_TO)
+        (await served.arrived()).answer(1, last=False)
+        served.publishing.say(commands.Channel.Close(406, "NO", 60, 40), REPLIES)
+        client = await replaced(broker, served)
+        assert b"lost" in (await client.hears(body.ContentBody)).value
+
+
+async def test_pause_waits_for_what_is_not_sent_yet(broker: ScriptedBroker) -> None:
+    """An answer that waits for the next connection is not done."""
+    async with serving(broker) as served:
+        served.consuming.deliver(REQUEST, reply_to=REPLY_TO)
+        delivery = await served.arrived()
+        broker.answers[commands.Channel.Open] = None
+        served.publishing.say(CLOSE)
+        client = await broker.client(2)
+        await client.hears(commands.Channel.Open)
+        delivery.answer(1)
+        pausing = asyncio.ensure_future(served.intake.pause())
+        await served.consuming.hears(commands.Basic.Cancel)
+        client.say(ANSWERS[commands.Channel.Open], 1)
+        await pausing
+        assert served.intake.publishing.waiting == []
+        assert not served.intake.closed.done()
+        await client.hears(body.ContentBody)
+
+
+async def test_answers_that_are_never_sent(
+    broker: ScriptedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that leaves meanwhile says how many."""
+    async with serving(broker) as served:
+        for tag in (1, 2):
+            served.consuming.deliver(REQUEST, tag=tag, reply_to=REPLY_TO)
+        await served.arrived(2)
+        broker.answers[commands.Connection.Open] = None
+        served.publishing.say(CLOSE)
+        await broker.client(2)
+        for delivery in served.deliveries:
+            delivery.answer(1)
+    assert f"2 answers did not reach {broker.url}" in caplog.text
+
+
 async def test_answers_that_are_too_many(
-    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+    broker: ScriptedBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What waits for the next connection has a bound."""
     async with serving(broker) as served:
@@ -127,7 +194,23 @@ async def test_answers_that_are_too_many(
         await eventually(lambda: served.intake.publishing.connection.lost)
         monkeypatch.setattr(publishing, "UNSENT", 1)
         assert delivery.answer(1) is None
-        assert served.intake.publishing.dropped == 1
+        assert f"{broker.url} takes no answers" in caplog.text
+    assert "1 answers did not reach" in caplog.text
+
+
+async def test_items_that_are_too_many(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that lost one of them ends as well."""
+    monkeypatch.setattr(publishing, "UNSENT", -1)
+    async with serving(broker) as served:
+        served.publishing.say(BLOCKED)
+        await eventually(lambda: served.statuses == [Status.BLOCKED])
+        served.consuming.deliver(REQUEST, reply_to=REPLY_TO)
+        delivery = await served.arrived()
+        delivery.answer(1, last=False)
+        await asyncio.sleep(0)
+        assert delivery.outcome == "ack"
 
 
 async def test_broker_that_does_not_come_back(broker: ScriptedBroker) -> None:

@@ -90,7 +90,7 @@ class Failures:
     def retry(self, receipt: Receipt, delay: float | None, reason: str) -> None:
         """Deliver again after a while; too often is a dead letter."""
         rest = self._redelivery.after(receipt.deliveries)
-        if reason == GIVEN_BACK:  # it stops, be there a connection or not
+        if reason == GIVEN_BACK:  # it stops: we cancel no event ourselves
             self.leave()
         if self.is_leaving:
             self._leave(receipt, reason)

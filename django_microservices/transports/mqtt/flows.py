@@ -212,8 +212,11 @@ class Accepted:
 def _is_same(known: Publish | Oversized, publish: Publish | Oversized) -> bool:
     """Whether it is the message that came with its identifier before.
 
-    A broker that was killed may have forgotten whose the identifier was.
+    A broker says when it sends one again (MQTT 5, section 3.3.1.1). Even then it may be
+    another: one that was killed may have forgotten whose the identifier was.
     """
+    if not publish.dup:
+        return False
     if isinstance(known, Publish) and isinstance(publish, Publish):
         same = known.payload == publish.payload
     else:

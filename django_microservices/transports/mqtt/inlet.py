@@ -80,7 +80,7 @@ class Topic:
             raise InvalidMessage(message)
         if not self._head:
             self._head = text_bytes(self.name + REPLY_SUFFIX)
-        waiting = self._inlet.reply(self._head, text)
+        waiting = self._inlet.reply(reply, self._head, text)
         if isinstance(waiting, asyncio.Future) and not reply.last:
             waiting.add_done_callback(partial(self._inlet.confirmed, reply.id))
         return waiting
@@ -258,12 +258,14 @@ class Inlet:
 
     # --- out ---
 
-    def reply(self, topic: bytes, text: bytes) -> Awaitable[Any] | None:
+    def reply(self, reply: Reply, topic: bytes, text: bytes) -> Awaitable[Any] | None:
         """Publish a reply, as Nest does with QoS 0, unless told otherwise."""
         connection: Connection | None = self.connection
         if self._reply_flags or self.connection.lost:
             connection = self.intake.holdings.speaker
         if connection is None or connection.lost:
+            if not reply.last:
+                self.intake.holdings.streams.unsent(reply.id)
             return None
         if not self._reply_flags:
             return connection.send(topic + self._nothing, text)

@@ -101,6 +101,7 @@ class Intake:
         connection.closed.add_done_callback(self._lost)
 
     def _lost(self, closed: "asyncio.Future[BaseException | None]") -> None:
+        self.holdings.streams.cut()
         if not self.closed.done():
             self.closed.set_result(closed.result())
 

@@ -70,6 +70,7 @@ class Oversized(msgspec.Struct, frozen=True):
     size: int
     qos: int = 0
     packet_id: int = 0
+    dup: bool = False
 
 
 class ConnAck(msgspec.Struct, frozen=True):

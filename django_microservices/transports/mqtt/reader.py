@@ -178,7 +178,8 @@ class PacketReader:
 
     def _oversized(self, first: int, data: bytes, start: int, stop: int) -> Oversized:
         topic, packet_id, _ = self._head(first, data, start, stop)
-        return Oversized(topic, stop - start, first >> 1 & 3, packet_id)
+        is_again = bool(first & DUP)
+        return Oversized(topic, stop - start, first >> 1 & 3, packet_id, is_again)
 
     def _packet(self, first: int, data: bytes, start: int, stop: int) -> Packet:
         if first >> 4 == Kind.PUBLISH:

@@ -14,7 +14,7 @@ _TOO_OLD = b'{"status":"error","message":"The stream went on for too long"}'
 
 
 class Streams:
-    """Hands messages over, and ends the streams among them that go on for too long.
+    """Hands messages over, and ends the streams that answer them for too long.
 
     Readers share the topic of their answers, so that one who leaves is not missed.
     ``max_age`` is in seconds, ``None`` without a bound.
@@ -30,7 +30,8 @@ class Streams:
     def deliver(self, message: Message, respond: "Respond") -> "Delivery":
         """Deliver a message; keep in mind what answers it with a stream."""
         delivery = self._hand_over(message, respond)
-        if delivery.is_stream and delivery.outcome is None:
+        is_answer = delivery.is_stream and not message.is_event
+        if is_answer and delivery.outcome is None:
             self._begun[delivery] = (self._loop.time(), respond)
             self._look_soon()
         return delivery
@@ -40,6 +41,18 @@ class Streams:
         for delivery in tuple(self._begun):
             if delivery.message.id == id_:
                 delivery.cancel()
+
+    def unsent(self, id_: Any) -> None:
+        """An item found no connection: later ones would hide that it is lost.
+
+        Python 3.12 calls this from within :meth:`deliver`, which is to end first.
+        """
+        self._loop.call_soon(self.unheard, id_)
+
+    def cut(self) -> None:
+        """A connection is lost, and maybe items with it: end all, as above."""
+        for delivery in tuple(self._begun):  # an end may let another begin
+            delivery.cancel()
 
     def _look_soon(self) -> None:
         if self._timer is None:

@@ -127,7 +127,8 @@ class MQTTTransport(Transport):
         # With one client_id two processes would throw each other out.
         self.shares_work = bool(self.group) and client_id is None
         # What lost connections left to the next ones, by the end that it is for: a
-        # clean session's events are nowhere else. Nothing of it is left at a stop.
+        # clean session's events are nowhere else. After a stop between two
+        # connections it stays: what only rests is lost, and nothing says so.
         self._left: dict[Deliver, Holdings] = {}
 
     def _check(self) -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _UNDEFINED = Pattern.from_json(b'"undefined"')
 STOPPED = b'{"status":"error","message":"The server has stopped."}'
+TORN = b'{"status":"error","message":"Items were lost with a connection."}'
 
 
 class Arrival(Receipt):
@@ -148,21 +149,40 @@ class Arrival(Receipt):
         if len(text) > most:
             message = f"An answer of {len(text)} bytes is over max_message_size."
             raise MessageTooLarge(message)
-        if self.reply_to is None:
+        if self.reply_to is None or self.is_answered:
             return None
         self.has_begun = True
         self.is_answered = reply.last
-        id_ = self.correlation_id
-        if reply.last or id_ is None or not self.is_ours:
-            return self.intake.publishing.reply(self.reply_to, of_reply(id_), text)
-        return self.intake.publishing.reply(self.reply_to, of_item(id_), text)
+        id_, publishing = self.correlation_id, self.intake.publishing
+        if reply.last:
+            return publishing.reply(self.reply_to, of_reply(id_), text)
+        properties = of_reply(id_) if id_ is None or not self.is_ours else of_item(id_)
+        dropped = publishing.dropped
+        waiting = publishing.reply(self.reply_to, properties, text)
+        if publishing.dropped > dropped:
+            self.intake.consuming.loop.call_soon(self.tear)  # not amid its own step
+        return waiting
+
+    def tear(self) -> None:
+        """End a stream of which an item may be lost: its reader must know."""
+        if self.has_begun and not self.is_answered:
+            self._break_off(TORN)
+            self.delivery.cancel()
+
+    def _break_off(self, error: bytes) -> None:
+        """End a stream by an error of ours, which is never too large."""
+        assert self.reply_to is not None
+        self.is_answered = True
+        text = reply_text(Reply(None, None, error))
+        properties = of_reply(self.correlation_id)
+        self.intake.publishing.reply(self.reply_to, properties, text)
 
     def finished(self, delivery: Any) -> None:
         """Tell the broker what became of it: what is answered is done."""
         outcome = delivery.outcome
         if outcome != "ack" and self.has_begun:
             if not self.is_answered:  # nobody else may begin the stream again
-                self.respond(Reply(None, None, STOPPED))
+                self._break_off(STOPPED)
             outcome = "ack"
         if not self.is_settled:
             self.is_settled = True

@@ -50,14 +50,16 @@ class Intake:
         loop = consuming.loop
         self.options = options
         self.consuming = consuming
-        self.publishing = Publishing(publishing, connect, self._called_off, self._end)
+        self.publishing = Publishing(
+            publishing, connect, self._called_off, self._torn, self._end
+        )
         self.deliver = deliver
         self.limit = limit
         self.closed: asyncio.Future[BaseException | None] = loop.create_future()
         self.queue = ""
         self.refused = 0
         self.unfinished: set[Arrival] = set()
-        self.heir: Room | None = None
+        self.inherited: set[Arrival] = set()
         self.channel = Channel(consuming)
         self._tag = ""
         self._room: Room | None = None
@@ -105,16 +107,17 @@ class Intake:
             self.options.redelivery,
             self.options.dead_letters_of(self.queue),
         )
-        self.publishing.moved = self.failures.move
+        self.publishing.moved = self._moved
         await topology.declare_exchange(self.channel)
         await topology.bind(self.channel, self.queue, keys)
 
     async def _consume(self) -> None:
-        options, prefetch = self.options, self._prefetch
-        if options.no_ack or options.left or not 0 < prefetch <= self.limit:
+        options, prefetch, left = self.options, self._prefetch, self._predecessor()
+        if options.no_ack or left is not None or not 0 < prefetch <= self.limit:
             pause, resume = self.consuming.pause_reading, self.consuming.resume_reading
             self._room = Room(self.limit, self._begin, pause, resume)
-            self._inherit(self._room)
+        if left is not None and self._room is not None:
+            left.leave_to(self, self._room)
         await self.channel.call(
             commands.Basic.Qos(0, prefetch, options.is_global_prefetch_count)
         )
@@ -125,11 +128,29 @@ class Intake:
         )
         self._tag = (await self.channel.call(consumer)).consumer_tag
 
-    def _inherit(self, room: Room) -> None:
-        """Count what still runs of lost connections: its places are not free."""
-        for intake in self.options.left:
-            room.in_flight += len(intake.unfinished)
-            intake.heir = room
+    def _predecessor(self) -> "Intake | None":
+        """Return the intake of the connection before, if it left something."""
+        left = self.options.left.pop(self.deliver, None)
+        if left is None or left.consuming.loop is not self.consuming.loop:
+            return None
+        return left
+
+    def leave_to(self, heir: "Intake", room: Room) -> None:
+        """Hand over what runs, which holds its place, and what waits for one.
+
+        Of all this the broker wants to hear nothing any more.
+        """
+        for arrival in self.unfinished:
+            arrival.intake, arrival.is_settled = heir, True
+        heir.inherited.update(self.unfinished)
+        heir.unfinished.update(self.unfinished)
+        room.in_flight += len(self.unfinished)
+        self.unfinished.clear()
+        if self._room is not None:
+            for _, respond, *_ in self._room.waiting:
+                respond.__self__.intake = heir  # type: ignore[attr-defined]
+            room.waiting.extend(self._room.waiting)
+            self._room.drop()
 
     @property
     def _prefetch(self) -> int:
@@ -149,8 +170,21 @@ class Intake:
         self._end(closed.result())
 
     def _end(self, reason: MicroserviceError) -> None:
+        """Begin nothing more that the broker gives to somebody else."""
+        if not self.options.no_ack:
+            self.channel.delivered = _unwanted
+            if self._room is not None:
+                self._room.drop()
         if not self.closed.done():
             self.closed.set_result(reason)
+
+    def _torn(self) -> None:
+        for arrival in tuple(self.unfinished):
+            arrival.tear()
+
+    def _moved(self, connection: Connection) -> None:
+        self.failures.move(connection)
+        self.check_idle()
 
     # --- in ---
 
@@ -189,10 +223,10 @@ class Intake:
     def finished(self, arrival: Arrival) -> None:
         """Forget what is done."""
         self.unfinished.discard(arrival)
-        if not self.unfinished:
-            self.options.left.discard(self)
-        if self.heir is not None:
-            self.heir.finished(arrival)
+        if arrival in self.inherited:
+            self.inherited.discard(arrival)
+            assert self._room is not None
+            self._room.finished(arrival)
         self.check_idle()
 
     # --- the end ---
@@ -222,7 +256,7 @@ class Intake:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self.unfinished or self.failures.tasks)
+        return bool(self.unfinished or self.failures.tasks or self.publishing.waiting)
 
     def check_idle(self) -> None:
         """Wake who waits for the last message."""
@@ -232,6 +266,7 @@ class Intake:
 
     async def close(self) -> None:
         """Give back what is left; return when the broker has handled the rest."""
+        self._end(ConnectionLost("the server has stopped"))
         if self.queue:
             self.failures.stop()
         if self._watching is not None:
@@ -248,10 +283,13 @@ class Intake:
             with contextlib.suppress(MicroserviceError, TimeoutError):
                 async with asyncio.timeout(LINGER):
                     await self.channel.close()
-        if self.unfinished:
-            self.options.left.add(self)
-        self._end(ConnectionLost("the server has stopped"))
+        if self.unfinished:  # what waits, waits for these
+            self.options.left[self.deliver] = self
         await asyncio.gather(self.consuming.close(), self.publishing.close())
+
+
+def _unwanted(_: Content) -> None:
+    """Leave a message to somebody else."""
 
 
 _MOST_PREFETCHED = 65_535

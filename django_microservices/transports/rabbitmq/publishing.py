@@ -1,6 +1,7 @@
 """The connection by which a server answers: opened anew where it alone is lost."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from ...exceptions import ConnectionLost, MicroserviceError
@@ -10,6 +11,8 @@ from .frames import publish
 from .methods import Consume
 from .names import DIRECT_REPLY_TO
 from .protocol import Content
+
+logger = logging.getLogger(__name__)
 
 UNSENT = 16 * 1024 * 1024
 """Bytes of answers that wait for a broker that takes nothing; more are dropped."""
@@ -24,9 +27,10 @@ Answer = tuple[bytes, bytes, bytes]
 class Publishing:
     """What a server publishes by.
 
-    ``called_off`` gets the words of clients that want no more of a stream. ``moved`` is
-    called when there is another connection, ``lost`` with the reason when there is
-    none. Answers wait meanwhile, and none is lost that was not on its way.
+    ``called_off`` gets the words of clients that want no more of a stream. ``torn`` is
+    called in the moment in which a connection ends, ``moved`` when another one has what
+    waited, ``lost`` with the reason when there is none. Answers are ``waiting``
+    meanwhile, and none is lost that was not on its way.
     """
 
     def __init__(
@@ -34,16 +38,18 @@ class Publishing:
         connection: Connection,
         connect: Callable[[], Awaitable[Connection]],
         called_off: Callable[[Content], None],
+        torn: Callable[[], None],
         lost: Callable[[MicroserviceError], None],
     ) -> None:
         self.connection = connection
         self.dropped = 0
+        self.waiting: list[Answer] = []
         self.moved: Callable[[Connection], None] = _unheard
         self._connect = connect
         self._called_off = called_off
+        self._torn = torn
         self._lost = lost
         self._starts: dict[bytes, bytes] = {}
-        self._waiting: list[Answer] = []
         self._size = 0
         self._opened = 0.0
         self._reopening: asyncio.Task[None] | None = None
@@ -64,6 +70,7 @@ class Publishing:
     def _channel_ended(self, reason: MicroserviceError) -> None:
         if not self.connection.lost:
             self.connection.abort(ConnectionLost(str(reason)))
+        self._torn()
 
     # --- out ---
 
@@ -76,8 +83,12 @@ class Publishing:
         if connection.lost or self._reopening is not None:
             return self._keep(reply_to, properties, text)
         if not gate.is_open and connection.unsent > UNSENT:
-            self.dropped += 1
+            self._drop()
             return None
+        self._send(reply_to, properties, text)
+        return None if gate.is_open else gate.passed()
+
+    def _send(self, reply_to: bytes, properties: bytes, text: bytes) -> None:
         channel = self._channel
         start = self._starts.get(reply_to)
         if start is None:
@@ -86,17 +97,23 @@ class Publishing:
             start = publish(channel.number, "", reply_to)
             self._starts[reply_to] = start
         channel.send(start, properties, text)
-        return None if gate.is_open else gate.passed()
 
     def _keep(self, *answer: bytes) -> "Awaitable[None] | None":
         size = sum(map(len, answer))
         if self._is_closed or self._size + size > UNSENT:
-            self.dropped += 1
+            self._drop()
             return None
         self._size += size
         reply_to, properties, text = answer
-        self._waiting.append((reply_to, properties, text))
+        self.waiting.append((reply_to, properties, text))
         return None if self._reopening is None else asyncio.shield(self._reopening)
+
+    def _drop(self) -> None:
+        """Count an answer that goes nowhere; the first one is told of at once."""
+        if not self.dropped:
+            address = self.connection.address
+            logger.warning("%s takes no answers: they are dropped.", address)
+        self.dropped += 1
 
     # --- the end of a connection ---
 
@@ -118,17 +135,21 @@ class Publishing:
             return
         before.unblock()  # a broker that is still short of something says so again
         self._reopening = None
-        self.moved(self.connection)
-        answers, self._waiting, self._size = self._waiting, [], 0
+        answers, self.waiting, self._size = self.waiting, [], 0
         for answer in answers:
-            self.reply(*answer)
+            self._send(*answer)
+        self.moved(self.connection)
 
     async def close(self) -> None:
-        """Close; nothing is opened any more."""
+        """Close; nothing is opened any more, and what still waits is lost."""
         self._is_closed = True
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.wait((self._reopening,))
+        count = self.dropped + len(self.waiting)
+        if count:
+            address = self.connection.address
+            logger.warning("%s answers did not reach %s.", count, address)
         await self.connection.close()
 
 

@@ -169,7 +169,8 @@ class RabbitMQTransport(Transport):
             exchange_arguments=exchange_arguments or {},
             routing_key=routing_key,
         )
-        self.left: set[Intake] = set()
+        # What lost connections left to the next ones, by the end that it is for.
+        self.left: dict[Deliver, Intake] = {}
         self.shares_work = bool(self.topology.queue)
         self.sends_to_queue = bool(queue) and not wildcards and exchange_type != FANOUT
         # Through an exchange nothing arrives that no server is bound for; a queue that
