@@ -102,7 +102,7 @@ class _NoLoop:
 
 async def test_listening_fails_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any other error is one that may pass."""
-    module = "django_microservices.transports.tcp.transport"
+    module = "django_microservices.transports.tcp.intake"
     monkeypatch.setattr(f"{module}.Intake", lambda *_: _NoLoop())
     with pytest.raises(NotConnected, match="Too many open files"):
         await TCPTransport().serve([], Service(), print, limit=1).__aenter__()

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -30,9 +30,11 @@ from ..base import Changed, Deliver, Receive, Transport
 from ..sockets import connect, unreachable
 from ..stream import UNREAD
 from ..tls import ClientContext, TLSOptions, save_memory, server_context
-from .intake import Intake
-from .link import Link
 from .protocol import JsonSocket
+
+if TYPE_CHECKING:
+    from .intake import Intake
+    from .link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -146,12 +148,14 @@ class TCPTransport(Transport):
         changed: Changed,  # noqa: ARG002
         *,
         limit: int,
-    ) -> AsyncIterator[Intake]:
+    ) -> "AsyncIterator[Intake]":
         """Listen; raise :class:`TransportRefused` where that can never work."""
         tls = self.tls_options
         context = None if tls is None else server_context(tls)
         if context is not None:
             save_memory()
+        from .intake import Intake  # not by who only reads settings, checks for one
+
         loop = asyncio.get_running_loop()
         intake = Intake(self, deliver, loop, limit, context)
         try:
@@ -161,7 +165,7 @@ class TCPTransport(Transport):
             if intake.listener is not None:
                 await intake.close()
 
-    async def _listen(self, intake: Intake) -> None:
+    async def _listen(self, intake: "Intake") -> None:
         """Bind first: who is cancelled while it begins to serve has what to close."""
         try:
             intake.listener = await intake.loop.create_server(
@@ -180,8 +184,12 @@ class TCPTransport(Transport):
             raise NotConnected(message) from error
 
     @asynccontextmanager
-    async def connect(self, receive: Receive, changed: Changed) -> AsyncIterator[Link]:
+    async def connect(
+        self, receive: Receive, changed: Changed
+    ) -> "AsyncIterator[Link]":
         """Connect; raise :class:`NotConnected` with the reason."""
+        from .link import Link
+
         loop = asyncio.get_running_loop()
         link = Link(self, loop, receive, changed)
         tls = self.tls_options or {}
