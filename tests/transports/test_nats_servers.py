@@ -73,6 +73,28 @@ async def test_servers_are_tried_in_any_order(free_port: Ports) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("ignores", [False, True])
+async def test_servers_that_a_cluster_names(
+    free_port: Ports,
+    ignores: bool,  # noqa: FBT001
+) -> None:
+    """They are tried when the one that named them is gone, with the same user."""
+    async with FakeServer(free_port()) as other:
+        named = [f"127.0.0.1:{other.port}", "[::1]:1", "", 7, "host:port"]
+        async with FakeServer(free_port(), info={"connect_urls": named}) as first:
+            url = f"nats://user:secret@127.0.0.1:{first.port}"
+            servers = NATSTransport(url=url, ignore_cluster_updates=ignores).servers
+            async with servers.connected():
+                pass
+        if ignores:
+            with pytest.raises(NotConnected):
+                await servers.connected().__aenter__()
+            return
+        async with servers.connected() as connection:
+            assert connection.address == f"127.0.0.1:{other.port}"
+        assert other.introduction["user"] == "user"
+
+
 async def test_no_server_answers(free_port: Ports) -> None:
     """The error says what became of each of them."""
     urls = [f"nats://user:secret@127.0.0.1:{free_port()}" for _ in range(2)]

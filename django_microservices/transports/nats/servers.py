@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -43,6 +43,7 @@ class Servers:
         name: str | None,
         no_echo: bool,
         no_randomize: bool,
+        ignore_cluster_updates: bool,
         connect_timeout: float,
         ping_interval: float,
         max_ping_out: int,
@@ -54,10 +55,12 @@ class Servers:
         self.name = name
         self.no_echo = no_echo
         self.no_randomize = no_randomize
+        self.ignore_cluster_updates = ignore_cluster_updates
         self.connect_timeout = connect_timeout
         self.ping_interval = ping_interval
         self.max_ping_out = max_ping_out
         self.driver_options = dict(driver_options or {})
+        self._others: list[SplitResult] = []
 
     @property
     def plain_hosts(self) -> list[str]:
@@ -77,10 +80,28 @@ class Servers:
             connection.watch()
             yield connection
         finally:
+            if not self.ignore_cluster_updates:
+                self._others = self._others_of(connection.info)
             await connection.close()
 
+    def _others_of(self, info: Mapping[str, Any]) -> list[SplitResult]:
+        """Return those of a cluster that it named last and that options do not.
+
+        They are ``connect_urls`` of its INFO, ``host:port`` each; who may use one
+        server of a cluster may use all of them.
+        """
+        known = {address_of(server) for server in self.servers}
+        user, at, _ = self.servers[0].netloc.rpartition("@")
+        others, named = [], info.get("connect_urls")
+        for address in named if isinstance(named, list) else ():
+            with suppress(ImproperlyConfigured):
+                server = _split(f"{self.servers[0].scheme}://{user}{at}{address}")
+                if address_of(server) not in known:
+                    others.append(server)
+        return others
+
     async def _connect(self) -> Connection:
-        servers, reasons = self.servers, []
+        servers, reasons = [*self.servers, *self._others], []
         if not self.no_randomize:
             servers = random.sample(servers, len(servers))
         for server in servers:
@@ -188,7 +209,8 @@ def _failure(connection: Connection) -> Exception:
 def address_of(server: SplitResult) -> str:
     """Name a server, without its user."""
     host = server.hostname or ""
-    return f"[{host}]" if ":" in host else f"{host}:{server.port or PORT}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{server.port or PORT}"
 
 
 def _split(server: str) -> SplitResult:
