@@ -139,13 +139,14 @@ class Connection(BatchedStream):
 
     def _informed(self, words: bytes) -> None:
         try:
-            self.info = json.loads(words)
-            self.max_payload = int(self.info["max_payload"])
+            info = json.loads(words)
+            self.max_payload = int(info["max_payload"])
         except (ValueError, KeyError, TypeError):
             self.abort("the server said who it is in no way that can be read")
         else:
+            self.info = info
             if not self.greeted.done():
-                self.greeted.set_result(self.info)
+                self.greeted.set_result(info)
 
     def _refused(self, text: str) -> None:
         """Take note of what the server refuses, and of why it will hang up."""
