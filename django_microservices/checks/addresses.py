@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Warning  # noqa: A004
 
+from ..transports.sockets import address_text
 from . import TAG
 from .found import Found
 
@@ -15,13 +16,13 @@ _ANY_PORT = 0
 
 def taken_twice(found: Found) -> Iterator[CheckMessage]:
     """W009; each may be run by a process of its own, on another host."""
-    listening = [(n, c.transport) for n, c in found.servers.items()]
-    listening = [(name, one) for name, one in listening if one.listens]
+    transports: dict[str, Any] = {n: c.transport for n, c in found.servers.items()}
+    listening = [(name, one) for name, one in transports.items() if one.listens]
     for (first, one), (second, other) in combinations(listening, 2):
         if _meet(one, other):
             yield Warning(
                 f"The servers {first!r} and {second!r} listen on the same address, "
-                f"{_address(one)}.",
+                f"{address_text((one.host, one.port))}.",
                 hint="Give each a port of its own, if one process is to run both.",
                 id=f"{TAG}.W009",
             )
@@ -33,11 +34,6 @@ def _meet(one: Any, other: Any) -> bool:
         return False
     hosts = {one.host, other.host}
     return len(hosts) == 1 or bool(hosts & _EVERY)
-
-
-def _address(transport: Any) -> str:
-    host = f"[{transport.host}]" if ":" in transport.host else transport.host
-    return f"{host}:{transport.port}"
 
 
 CHECKS = (taken_twice,)

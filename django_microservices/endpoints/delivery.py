@@ -192,19 +192,21 @@ class Delivery(msgspec.Struct, eq=False):
                 except SynchronousOnlyOperation:
                     data = await self._encode_on_a_thread(value)
                 self.reply = Reply(self.message.id, data)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
-            self._fail(error)
         except BaseException as error:
-            self._cut_short(error)
+            self._fail_on_loop(error)
             if isinstance(error, TRAVELS):
                 raise
-        self._end(self._own_outcome())
-
-    def _cut_short(self, error: BaseException) -> None:
-        """Answer also when the handler awaited what somebody else cancelled."""
-        if self.outcome is None:
-            self._fail(error)
+        else:
             self._end(self._own_outcome())
+
+    def _fail_on_loop(self, error: BaseException) -> None:
+        """Answer with an error, and when the handler awaited what somebody cancelled.
+
+        It has its outcome already where it was cancelled by ourselves.
+        """
+        if self.outcome is None or isinstance(error, Exception | SystemExit):
+            self._fail(error)
+        self._end(self._own_outcome())
 
     async def _encode_on_a_thread(self, value: Any) -> bytes:
         """Encode what has rows yet to be fetched, a QuerySet or a relation."""

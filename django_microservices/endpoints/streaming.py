@@ -42,13 +42,12 @@ class StreamDelivery(Delivery, eq=False):
             async with aclosing(await self._items()) as items:
                 await self._send_items(items)
             self.reply = Reply(self.message.id)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - errors are answers
-            self._fail(error)
         except BaseException as error:
-            self._cut_short(error)
+            self._fail_on_loop(error)
             if isinstance(error, TRAVELS):
                 raise
-        self._end(self._own_outcome())
+        else:
+            self._end(self._own_outcome())
 
     async def _items(self) -> Any:
         route, context = self.route, self.context

@@ -82,8 +82,9 @@ class ClientContext:
     renewed is used by the next connection.
     """
 
-    def __init__(self, options: TLSOptions) -> None:
+    def __init__(self, options: TLSOptions, option: str = "tls_options") -> None:
         self._options = options
+        self._option = option
         self._built: tuple[list[Any], ssl.SSLContext] | None = None
 
     def current(self) -> ssl.SSLContext:
@@ -91,7 +92,7 @@ class ClientContext:
         stamps = [_stamp(text) for text in _files(self._options)]
         built = self._built
         if built is None or built[0] != stamps:
-            built = self._built = stamps, client_context(self._options)
+            built = self._built = stamps, client_context(self._options, self._option)
         return built[1]
 
 

@@ -18,7 +18,7 @@ from django.test import override_settings
 
 from django_microservices import Client, create_client
 
-from .process import Command, closed, manage, peer_of
+from .process import Command, Peer, closed, manage, peer_of
 
 Run = Callable[..., AbstractAsyncContextManager[Command]]
 
@@ -50,6 +50,16 @@ async def client_on(port: int) -> AsyncIterator[Client]:
     client = create_client({"OPTIONS": {"port": port}, "TIMEOUT": 20})
     yield client
     await client.aclose()
+
+
+@asynccontextmanager
+async def holding(command: Command, port: int) -> AsyncIterator[Peer]:
+    """Have the command run a handler that holds; give who waits for it."""
+    await command.line("Ready")
+    async with peer_of(port) as peer:
+        peer.send("hold")
+        await command.line("holding")
+        yield peer
 
 
 # --- starting ---------------------------------------------------------------------
@@ -167,10 +177,7 @@ async def test_signal_drains(
     So it is under the reloader, where Ctrl-C comes to both processes.
     """
     async with run(DEBUG=debug) as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
+        async with holding(command, port) as peer:
             if debug and number is signal.SIGINT:
                 os.killpg(command.process.pid, number)
             else:
@@ -185,27 +192,19 @@ async def test_signal_drains(
 
 async def test_second_signal(run: Run, port: int) -> None:
     """A second signal ends it at once with 130, whatever still runs."""
-    async with run() as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
-            command.send(signal.SIGTERM)
-            await closed(port)
-            command.send(signal.SIGTERM)
-            assert await command.ended() == 130
+    async with run() as command, holding(command, port):
+        command.send(signal.SIGTERM)
+        await closed(port)
+        command.send(signal.SIGTERM)
+        assert await command.ended() == 130
     assert command.lines[-1].endswith("Stopped at once.")
 
 
 async def test_drain_timeout(run: Run, port: int) -> None:
     """What is not finished in time is given up, and it ends with 1."""
-    async with run("--drain-timeout", "0.1") as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
-            command.send(signal.SIGTERM)
-            assert await command.ended() == 1
+    async with run("--drain-timeout", "0.1") as command, holding(command, port):
+        command.send(signal.SIGTERM)
+        assert await command.ended() == 1
     assert "messages were not finished in time." in command.text
 
 
@@ -306,26 +305,21 @@ async def test_reload_drains(run: Run, port: int, handlers: Path) -> None:
 
 async def test_drain_timeout_under_the_reloader(run: Run, port: int) -> None:
     """What is not finished in time is told by the exit code there, too."""
-    async with run("--drain-timeout", "0.1", DEBUG=True) as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
-            command.send(signal.SIGTERM)
-            assert await command.ended() == 1
+    async with (
+        run("--drain-timeout", "0.1", DEBUG=True) as command,
+        holding(command, port),
+    ):
+        command.send(signal.SIGTERM)
+        assert await command.ended() == 1
 
 
 async def test_second_signal_under_the_reloader(run: Run, port: int) -> None:
     """A second signal ends all of it at once."""
-    async with run(DEBUG=True) as command:
-        await command.line("Ready")
-        async with peer_of(port) as peer:
-            peer.send("hold")
-            await command.line("holding")
-            command.send(signal.SIGTERM)
-            await closed(port)
-            command.send(signal.SIGTERM)
-            assert await command.ended() == 130
+    async with run(DEBUG=True) as command, holding(command, port):
+        command.send(signal.SIGTERM)
+        await closed(port)
+        command.send(signal.SIGTERM)
+        assert await command.ended() == 130
 
 
 async def test_reload_with_work_left(run: Run, port: int, handlers: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from django_microservices.transports import tls
+
 from .authorities import HOST, Authority
 from .peers import Serve, Serving
 
@@ -32,6 +34,23 @@ def serve(free_port: Callable[[], int]) -> Serve:
 def port(free_port: Callable[[], int]) -> int:
     """A port for a server."""
     return free_port()
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the TLS contexts of clients that were built.
+
+    Building takes long, and holds up the loop at each attempt to connect.
+    """
+    built: list[Any] = []
+    build = tls.client_context
+
+    def keep(*args: Any) -> Any:
+        built.append(build(*args))
+        return built[-1]
+
+    monkeypatch.setattr(tls, "client_context", keep)
+    return built
 
 
 # --- certificates ---

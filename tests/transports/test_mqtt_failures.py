@@ -51,6 +51,17 @@ async def cut(server: Served) -> None:
     await asyncio.wait_for(asyncio.shield(server.intake.closed), 10)
 
 
+async def cut_with_one_that_rests(server: Served, peer: Peer, root: str) -> Delivery:
+    """Have its connections break while one event rests and one runs; return that."""
+    await peer.publish(root, 1)
+    await eventually(lambda: len(server.intake.failures))
+    server.service.answer = hold
+    await peer.publish(root, 2)
+    held: Delivery = (await server.service.came(2))[1]
+    await cut(server)
+    return held
+
+
 def confirm(client: Client, letter: Heard) -> None:
     """Say that a dead letter was taken."""
     start = 2 + int.from_bytes(letter.body[:2])
@@ -178,12 +189,7 @@ async def test_failed_events_outlive_their_connection(
     service = Service(failing(0.05))
     async with Peer(mqtt_server.url) as peer:
         async with served_by(transport, (root, QOS_1), service=service) as server:
-            await peer.publish(root, 1)
-            await eventually(lambda: len(server.intake.failures))
-            service.answer = hold
-            await peer.publish(root, 2)
-            held = (await service.came(2))[1]
-            await cut(server)
+            held = await cut_with_one_that_rests(server, peer, root)
         assert "The broker forgets 2 unfinished messages" in caplog.text
         service.answer = Delivery.answer
         async with served_by(transport, (root, QOS_1), service=service) as server:
@@ -254,12 +260,7 @@ async def test_server_that_stops_between_two_connections(
     service = Service(failing(600.0))
     async with Peer(mqtt_server.url) as peer:
         async with served_by(transport, (root, QOS_1), service=service) as server:
-            await peer.publish(root, 1)
-            await eventually(lambda: len(server.intake.failures))
-            service.answer = hold
-            await peer.publish(root, 2)
-            held = (await service.came(2))[1]
-            await cut(server)
+            held = await cut_with_one_that_rests(server, peer, root)
         held.end("retry", GIVEN_BACK)
         assert caplog.text.count(f"It is lost: {root}") == 2
         service.answer = failing(600.0)

@@ -189,6 +189,20 @@ def port_of(server: NATS) -> int:
     return server.ours.port
 
 
+async def test_files_of_tls_are_read_once(
+    start_server: StartServer,
+    certificates: Certificates,
+    contexts: list[Any],
+) -> None:
+    """However often one connects."""
+    url = f"tls://127.0.0.1:{port_of(start_server(NATS, tls=certificates))}"
+    servers = NATSTransport(url=url, tls={"ca": certificates["ca"]}).servers
+    for _ in range(2):
+        async with servers.connected():
+            pass
+    assert len(contexts) == 1
+
+
 async def test_tls(start_server: StartServer, certificates: Certificates) -> None:
     """The server's certificate is verified, whether its URL says TLS or the option."""
     server = start_server(NATS, tls=certificates)

@@ -1,7 +1,6 @@
 """What ``tls_options`` may say, and when it is read."""
 
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from django_microservices.exceptions import TransportRefused
-from django_microservices.transports import tls
 from django_microservices.transports.tcp import TCPTransport
 from django_microservices.transports.tls import (
     ClientContext,
@@ -138,20 +136,12 @@ def test_context_of_a_file_that_is_gone(tmp_path: Path, client_tls: Any) -> None
 
 
 async def test_connections_share_a_context(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, server_tls: Any, client_tls: Any
+    serve: Serve, contexts: list[Any], server_tls: Any, client_tls: Any
 ) -> None:
     """However often a client connects, its authorities are read once."""
-    built: list[Any] = []
-    build = tls.client_context
-
-    def counted(options: Any) -> ssl.SSLContext:
-        built.append(options)
-        return build(options)
-
-    monkeypatch.setattr(tls, "client_context", counted)
     async with serve(tls_options=server_tls) as server:
         transport = TCPTransport(port=server.port, tls_options=client_tls)
         for _ in range(3):
             async with transport.connect(print, print):
                 pass
-    assert len(built) == 1
+    assert len(contexts) == 1

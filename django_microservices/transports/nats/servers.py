@@ -12,8 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.secrets import masked
-from ..sockets import unreachable
-from ..tls import TLSOptions, client_context
+from ..sockets import address_text, unreachable
+from ..tls import ClientContext, TLSOptions
 from .connection import Connection
 from .credentials import Credentials
 from .protocol import connect
@@ -60,6 +60,7 @@ class Servers:
         self.ping_interval = ping_interval
         self.max_ping_out = max_ping_out
         self.driver_options = dict(driver_options or {})
+        self._client_tls = ClientContext(tls or {}, "tls")
         self._others: list[SplitResult] = []
 
     @property
@@ -152,7 +153,7 @@ class Servers:
         """Return what TLS needs, where options ask for TLS."""
         if self.tls is None and server.scheme != "tls":
             return None
-        return client_context(self.tls or {}, "tls")
+        return self._client_tls.current()
 
     def _server_name(self, server: SplitResult) -> str:
         return (self.tls or {}).get("server_name") or server.hostname or ""
@@ -173,7 +174,7 @@ class Servers:
         transport = await connection.loop.start_tls(
             connection.transport,
             connection,
-            context or client_context({}),
+            context or self._client_tls.current(),
             server_hostname=self._server_name(server),
         )
         connection.use(transport or connection.transport)  # none where it was lost
@@ -208,9 +209,7 @@ def _failure(connection: Connection) -> Exception:
 
 def address_of(server: SplitResult) -> str:
     """Name a server, without its user."""
-    host = server.hostname or ""
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{server.port or PORT}"
+    return address_text((server.hostname or "", server.port or PORT))
 
 
 def _split(server: str) -> SplitResult:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...wire.ranges import CountOrZero, Port, SecondsOrZero
 from ...wire.secrets import masked
+from ..sockets import address_text
 
 PLAIN_PORT, TLS_PORT = 5672, 5671
 GUEST = "guest"
@@ -44,8 +45,8 @@ class Address(NamedTuple):
     mechanism: str = "PLAIN"
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'amqps' if self.tls else 'amqp'}://{host}:{self.port}"
+        scheme = "amqps" if self.tls else "amqp"
+        return f"{scheme}://{address_text((self.host, self.port))}"
 
     def __repr__(self) -> str:
         return f"<Address {self}>"

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, TypedDict
 from urllib.parse import unquote, urlsplit
 
@@ -22,8 +23,8 @@ from redis.exceptions import RedisError
 from ...exceptions import MicroserviceError, NotConnected, TransportRefused
 from ...wire.ranges import Port
 from ...wire.secrets import masked, without_secrets
-from ..sockets import set_options, unreachable
-from ..tls import TLSOptions, client_context
+from ..sockets import address_text, set_options, unreachable
+from ..tls import ClientContext, TLSOptions
 from .connection import Connection
 from .protocol import ReplyError
 
@@ -48,8 +49,7 @@ class Place(NamedTuple):
     port: int = 0
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis://{host}:{self.port}" if self.port else f"unix://{self.host}"
+        return f"redis://{address_text(self)}" if self.port else f"unix://{self.host}"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -215,13 +215,17 @@ class Address:
     def _server_name(self, place: Place) -> str:
         return (self.tls or {}).get("server_name") or place.host
 
+    @cached_property
+    def _client_tls(self) -> ClientContext:
+        return ClientContext(self.tls or {}, "tls")
+
     def _context(self) -> ssl.SSLContext | None:
-        """Make the context: of our own options, or of those that redis-py knows."""
+        """Give the context: of our own options, or of those that redis-py knows."""
         if self.tls is None:
             return None
         given = {k: v for k, v in self.parameters.items() if k.startswith("ssl_")}
         if self.tls or not given:
-            return client_context(self.tls, "tls")
+            return self._client_tls.current()
         given.setdefault("ssl_check_hostname", True)
         try:
             return SSLConnection(**given).ssl_context.get()

@@ -68,6 +68,17 @@ async def test_tls(secure: Redis, certificates: Mapping[str, str]) -> None:
         assert await calls.link.driver.ping()
 
 
+async def test_files_of_tls_are_read_once(
+    secure: Redis, certificates: Mapping[str, str], contexts: list[Any]
+) -> None:
+    """However often one connects, and on however many connections."""
+    transport = RedisTransport(url=secure.url, tls=own(certificates))
+    for _ in range(2):
+        async with linked(transport):
+            pass
+    assert len(contexts) == 1
+
+
 async def test_tls_by_url(secure: Redis, certificates: Mapping[str, str]) -> None:
     """What redis-py reads of TLS in a URL counts as well."""
     query = "&".join(
