@@ -110,7 +110,7 @@ class Look:
             self.words.put_nowait(message.data)
 
         await self.peer.client.subscribe(f"$JS.ACK.{self.stream}.>", cb=hear)
-        await self.peer.client.flush()
+        await self.peer.settled()
 
     async def word(self) -> bytes:
         """Wait for the next such word."""

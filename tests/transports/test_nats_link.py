@@ -68,7 +68,7 @@ async def stranger(
 
     async with Peer(url) as peer:
         await peer.client.subscribe(subject, cb=came)
-        await peer.client.flush()
+        await peer.settled()
         yield found
 
 
@@ -106,7 +106,7 @@ async def test_headers_of_a_request(nats_server: NATS) -> None:
     """Ours say that we ask and how long we wait; a message's own count most."""
     async with Peer(nats_server.url) as peer:
         subscription = await peer.client.subscribe("asked")
-        await peer.client.flush()
+        await peer.settled()
         options: dict[str, Any] = {"headers": {"app": "shop", "tenant": "none"}}
         async with linked(nats_server.url, **options) as calls:
             calls.send("asked", timeout=2.5)
