@@ -1,11 +1,8 @@
 """What every test has: ports, a database that threads can share, and a leak check."""
 
 import gc
-import itertools
 import json
 import os
-import random
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +12,14 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.conf import settings
 
+from tests.brokers.ports import test_port
+
 pytest_plugins = ["tests.brokers.fixtures"]
 
 # The machine is shared: how long one example took says nothing.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-FIRST_PORT, LAST_PORT = 22_000, 32_000  # those below are the brokers'
 THREAD_GRACE = 5.0
 
 
@@ -36,47 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONASYNCIODEBUG"] = "1"
 
 
-class Ports:
-    """Ports that nobody listens on; none comes again before all others have come.
-
-    The workers of a run have ports of their own, and the start is random, so that test
-    runs beside this one seldom try the same port.
-    """
-
-    def __init__(self) -> None:
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        each = (LAST_PORT + 1 - FIRST_PORT) // workers
-        ports = range(FIRST_PORT + worker * each, FIRST_PORT + (worker + 1) * each)
-        start = random.SystemRandom().randrange(len(ports))
-        self._ports: Iterator[int] = itertools.cycle([*ports[start:], *ports[:start]])
-        self._lock = threading.Lock()
-
-    def __call__(self) -> int:
-        """Give the next one."""
-        with self._lock:
-            return next(port for port in self._ports if is_free(port))
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody has ``port``, for TCP or UDP, on any address."""
-    return all(can_bind(port, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
-
-
-def can_bind(port: int, kind: socket.SocketKind) -> bool:
-    """Whether a socket of this kind can be bound to ``port``."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
-
-
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Return a function that gives another free port at each call."""
-    return Ports()
+    return test_port
 
 
 class Figures:

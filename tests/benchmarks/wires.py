@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tests.brokers.mosquitto import Mosquitto
 from tests.brokers.nats import NATS
-from tests.brokers.process import free_port
+from tests.brokers.ports import broker_port
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.redis import Redis
 from tests.brokers.server import Server
@@ -41,7 +41,7 @@ class Wire:
 
 
 def _tcp(_: str) -> Place:
-    port = free_port()
+    port = broker_port()
     where = {"host": "127.0.0.1", "port": port}
     url = f"tcp://127.0.0.1:{port}"
     return Place(url, {"transport": "TCP", **where}, _ends(where), port)

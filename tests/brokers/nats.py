@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 
 from .broker import USER, BrokerProcess
-from .process import free_port
+from .ports import broker_port
 from .programs import Program
 from .server import Server
 
@@ -36,7 +36,7 @@ class NATSProcess(BrokerProcess):
 
     def prepare(self) -> None:
         """Write the configuration; JSON is a part of its language."""
-        self.monitor_port = free_port()
+        self.monitor_port = broker_port()
         config = {
             "host": self.address,
             "port": self.port,

@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
 import socket
@@ -17,21 +16,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-PORTS = range(20_000, 22_000)  # those above are the tests' own
+from .ports import broker_port
 
 
 class ServerUnavailableError(Exception):
     """A server cannot be had here; the text is the one-line reason."""
-
-
-def free_port() -> int:
-    """Return a port of our range on which nobody listens."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    message = "No free port was found between 20000 and 22000."
-    raise ServerUnavailableError(message)
 
 
 def is_listening(port: int) -> bool:
@@ -57,7 +46,7 @@ class ServerProcess:
     patience = 30.0  # seconds for starting, and for stopping
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = broker_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         self.user = self._find_user()
         self.process: subprocess.Popen[bytes] | None = None

@@ -7,7 +7,8 @@ from typing import Any
 
 from .amqp import Talk
 from .broker import USER, BrokerProcess
-from .process import ServerProcess, free_port
+from .ports import broker_port
+from .process import ServerProcess
 from .programs import Program
 from .server import Server
 
@@ -81,11 +82,11 @@ class RabbitMQProcess(BrokerProcess):
         ]
 
     def _environment(self) -> dict[str, str]:
-        folder, tool_port = self.folder, str(free_port())
+        folder, tool_port = self.folder, str(broker_port())
         return {
             "HOME": str(folder),  # of Erlang's cookie
             "RABBITMQ_NODENAME": f"tests-{self.port}@localhost",
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(broker_port()),
             "RABBITMQ_CTL_DIST_PORT_MIN": tool_port,
             "RABBITMQ_CTL_DIST_PORT_MAX": tool_port,
             "RABBITMQ_CTL_ERL_ARGS": LOOPBACK,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.brokers.fixtures import give_up
+from tests.brokers.ports import broker_port
 from tests.brokers.postgres import Postgres
 from tests.brokers.process import (
-    PORTS,
     ServerProcess,
     ServerUnavailableError,
     is_listening,
@@ -75,7 +75,7 @@ def process_of(server: Listener) -> subprocess.Popen[bytes]:
 def test_start_waits_until_it_answers(listener: Listener) -> None:
     """After start() the server answers, on a port of the brokers' range."""
     assert is_listening(listener.port)
-    assert listener.port in PORTS
+    assert listener.port in broker_port.ports
 
 
 def test_close_leaves_nothing(listener: Listener) -> None:

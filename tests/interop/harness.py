@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.brokers.process import free_port
+from tests.brokers.ports import broker_port
 
 from .npm import HERE, NEST, NEST_11, install, script
 from .process import Line, LineChild
@@ -55,7 +55,7 @@ class NestServer:
         **options: Any,
     ) -> None:
         if transport == "TCP":
-            options = {"host": "127.0.0.1", "port": free_port(), **options}
+            options = {"host": "127.0.0.1", "port": broker_port(), **options}
         self.port: int = options.get("port", 0)
         argument = {"transport": transport, "options": options, "handlers": handlers}
         self.process = _start(package, "server.mjs", json.dumps(argument))

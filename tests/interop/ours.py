@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.brokers.process import free_port
+from tests.brokers.ports import broker_port
 
 from .process import LineChild
 
@@ -36,7 +36,7 @@ class OurServer:
     def __init__(self, **servers: Mapping[str, Any]) -> None:
         servers = servers or {"default": {}}
         self.ports = {
-            name: free_port()
+            name: broker_port()
             for name, entry in servers.items()
             if "TRANSPORT" not in entry
         }

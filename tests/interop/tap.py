@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from tests.brokers.process import free_port
+from tests.brokers.ports import broker_port
 
 PATIENCE = 10.0
 
@@ -21,7 +21,7 @@ class Tap:
         self.answered = bytearray()
         self.left = asyncio.Event()
         self.heard = asyncio.Condition()
-        self.port = free_port()
+        self.port = broker_port()
         self._target = port
         self._running: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 

@@ -92,7 +92,7 @@ async def test_request_is_nests(nats_server: NATS) -> None:
     """The subject is the route, the body Nest's packet, the reply subject an inbox."""
     pattern = {"b": 1, "a": "x"}
     async with (
-        stranger(nats_server.url, ">") as found,
+        stranger(nats_server.url, "*") as found,
         linked(nats_server.url) as calls,
     ):
         calls.send(pattern, b"[1,2]", "42", timeout=2.5)
