@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from django_microservices.transports import tls
+from django_microservices.wire.messages import new_id
 
 from .authorities import HOST, Authority
 from .peers import Serve, Serving
@@ -34,6 +35,12 @@ def serve(free_port: Callable[[], int]) -> Serve:
 def port(free_port: Callable[[], int]) -> int:
     """A port for a server."""
     return free_port()
+
+
+@pytest.fixture
+def root() -> str:
+    """Give a level of topics that no other test has."""
+    return new_id()
 
 
 @pytest.fixture

@@ -4,12 +4,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from django_microservices.transports import MQTTTransport
 from django_microservices.transports.mqtt.intake import Intake
 from django_microservices.wire.messages import Subscription
 from django_microservices.wire.patterns import Pattern
 
 from .peers import Calls, Delivery, Service
+
+VERSIONS = pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5"])
+QUICK: Any = {"redelivery_delay": 0.0, "max_deliveries": 3, "group": "g"}
+
+
+def hold(_: Delivery) -> None:
+    """Answer nothing."""
+
+
+def ending(*outcomes: tuple[str, str]) -> Service:
+    """Make a service whose deliveries end so, one after the other; the rest well."""
+    left = list(outcomes)
+
+    def end(delivery: Delivery) -> None:
+        delivery.end(*(left.pop(0) if left else ("ack", "")))
+
+    return Service(end)
 
 
 class Streams(Service):

@@ -28,21 +28,14 @@ from django_microservices.transports.mqtt.properties import NONE, text_bytes
 from django_microservices.transports.mqtt.reader import PacketReader
 from django_microservices.transports.mqtt.stream import Stream
 from django_microservices.wire.codecs import decode
-from django_microservices.wire.messages import UNSET, new_id
+from django_microservices.wire.messages import UNSET
 from tests.brokers.mosquitto import Mosquitto
 
-from .mqtt_ends import linked, served
+from .mqtt_ends import VERSIONS, linked, served
 from .mqtt_peer import Broker, Client, Heard, Peer
 from .peers import eventually
 
 Ports = Callable[[], int]
-VERSIONS: Any = (4, 5)
-
-
-@pytest.fixture
-def root() -> str:
-    """Give a level of topics that no other test has."""
-    return new_id()
 
 
 def answer(pattern: str, id_: str, data: Any = 1) -> bytes:
@@ -60,7 +53,7 @@ def read(heard: Heard, version: int = 4) -> Any:
 # --- requests -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@VERSIONS
 async def test_request_has_nests_shape(
     mqtt_server: Mosquitto, root: str, version: Any
 ) -> None:
@@ -278,7 +271,7 @@ async def test_answers_of_qos_1_are_acknowledged(free_port: Ports) -> None:
 # --- events, and what goes with a message -------------------------------------------
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@VERSIONS
 async def test_event_has_nests_shape(
     mqtt_server: Mosquitto, root: str, version: Any
 ) -> None:
@@ -297,7 +290,7 @@ async def test_event_has_nests_shape(
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-@pytest.mark.parametrize("version", VERSIONS)
+@VERSIONS
 async def test_confirmed_event(
     mqtt_server: Mosquitto, root: str, version: Any, qos: Any
 ) -> None:

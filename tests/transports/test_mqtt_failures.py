@@ -16,27 +16,16 @@ from django_microservices.transports.mqtt.packets import (
     packet,
 )
 from django_microservices.transports.redelivery import GIVEN_BACK
-from django_microservices.wire.messages import Reply, new_id
+from django_microservices.wire.messages import Reply
 from tests.brokers.mosquitto import Mosquitto
 
-from .mqtt_ends import Served, Streams, served, served_by
+from .mqtt_ends import VERSIONS, Served, Streams, hold, served, served_by
 from .mqtt_peer import Broker, Client, Heard, Peer
 from .peers import Delivery, Service, eventually
 
 Ports = Callable[[], int]
-VERSIONS = pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5"])
 EVENT = acknowledged_publish(2, b"\0\1a", 5, b"", b"1")
 QOS_1: Any = {"qos": 1}
-
-
-@pytest.fixture
-def root() -> str:
-    """Give a level of topics that no other test has."""
-    return new_id()
-
-
-def hold(_: Delivery) -> None:
-    """Answer nothing."""
 
 
 def failing(rest: float) -> Callable[[Delivery], None]:

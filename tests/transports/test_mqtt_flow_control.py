@@ -12,26 +12,15 @@ from django_microservices.transports.mqtt.packets import (
     packet,
     publish_packet,
 )
-from django_microservices.wire.messages import UNSET, Reply, new_id
+from django_microservices.wire.messages import UNSET, Reply
 from tests.brokers.mosquitto import Mosquitto
 
-from .mqtt_ends import Streams, linked, served
+from .mqtt_ends import VERSIONS, Streams, hold, linked, served
 from .mqtt_peer import Broker, Client, Peer
 from .peers import Delivery, Service, eventually
 
 Ports = Callable[[], int]
-VERSIONS = pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5"])
 QOS_1: Any = {"qos": 1}
-
-
-@pytest.fixture
-def root() -> str:
-    """Give a level of topics that no other test has."""
-    return new_id()
-
-
-def hold(_: Delivery) -> None:
-    """Answer nothing."""
 
 
 # --- start --------------------------------------------------------------------------
