@@ -1,6 +1,7 @@
 """A peer that does not read what was written to it."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,17 @@ async def test_unread_output_is_capped(
             delivery.say(LARGE, last=False)
     assert "the peer left more than 1048576 bytes unread" in caplog.text
     assert "socket.send() raised" not in caplog.text
+
+
+async def test_burst_of_large_answers(serve: Serve) -> None:
+    """All that may be in flight, each as large as may be, is no reason to cut."""
+    data = b'"%b"' % (b"x" * (1024 * 1024 - 100))
+    service = Service(lambda delivery: delivery.answer(data))
+    async with serve(service, limit=100) as server, server.link() as calls:
+        for number in range(100):
+            calls.send("a", b"1", str(number))
+        await calls.came(100)
+    assert {bytes(reply.data or b"") for reply in calls} == {data}
 
 
 async def test_sender_waits_for_the_reader(serve: Serve) -> None:
@@ -145,3 +157,25 @@ async def test_client_is_held_back(serve: Serve) -> None:
         server.limit = server.intake.limit = 10**6
         server.service.deliveries[0].end()
         await asyncio.wait_for(waiting, 10)
+
+
+async def test_burst_of_a_client(serve: Serve) -> None:
+    """What is over the cap may be our own doing: a server that reads is not left."""
+    async with serve() as server, server.link(max_send_buffer_size=CAP) as calls:
+        for number in range(100):
+            calls.send("a", LARGE, str(number))
+        assert calls.link.output.unread > CAP
+        await calls.came(100)
+
+
+async def test_burst_that_is_never_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that reads nothing at all of it is left."""
+    monkeypatch.setattr(output, "CHECK", 0.01)
+    options: Any = {"max_send_buffer_size": CAP, "unread_timeout": 0.05}
+    async with serve(Service(hold), limit=1) as server, server.link(**options) as calls:
+        for number in range(200):
+            calls.send("a", LARGE, str(number))
+        lost = await asyncio.wait_for(asyncio.shield(calls.link.closed), 10)
+    assert "the peer read nothing for 0.05 s" in str(lost)

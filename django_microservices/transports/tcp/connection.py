@@ -187,6 +187,11 @@ class Connection(asyncio.Protocol):
         """The peer has caught up."""
         self.output.resume_writing()
 
+    def overflow(self) -> None:
+        """The peer leaves more than the cap unread."""
+        limit = self.options.max_send_buffer_size
+        self.abort(f"the peer left more than {limit} bytes unread")
+
     def clog(self) -> None:
         """The peer is so far behind that nothing more is read from it."""
         self.output.clogged = True

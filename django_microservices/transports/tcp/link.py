@@ -123,6 +123,13 @@ class Link(Connection):
             return
         self.output.write(self.options.write_packet(_CANCEL, encode(id_), UNSET, None))
 
+    def overflow(self) -> None:
+        """Leave a server only if it reads nothing of what we have for it.
+
+        It may be our own burst that is over the cap, and callers wait for answers.
+        """
+        self.output.patience = self.options.unread_timeout
+
     # --- in ---
 
     def texts_received(self, texts: list[bytes]) -> None:

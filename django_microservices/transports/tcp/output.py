@@ -104,7 +104,7 @@ class Output(Backpressure):
         return self._connection.transport.get_write_buffer_size()
 
     def _check_unread(self) -> None:
-        """Cut a peer that reads nothing; read nothing from it well before that.
+        """Have a peer cut that leaves too much; hear nothing from it well before that.
 
         Not earlier: Nest's client reads nothing while its own requests back up, and
         two that wait for each other would wait for ever.
@@ -112,8 +112,8 @@ class Output(Backpressure):
         limit = self._connection.options.max_send_buffer_size
         unread = self.unread
         if limit and unread > limit:
-            self._connection.abort(f"the peer left more than {limit} bytes unread")
-        elif not self.clogged and unread > (limit or UNREAD) // 2:
+            self._connection.overflow()
+        elif not self.clogged and unread > min(limit or UNREAD, UNREAD) // 2:
             self._connection.clog()
 
     def why(self) -> str | None:

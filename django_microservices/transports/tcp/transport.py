@@ -28,7 +28,6 @@ from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
 from ...wire.secrets import masked
 from ..base import Changed, Deliver, Receive, Transport
 from ..sockets import connect, unreachable
-from ..stream import UNREAD
 from ..tls import ClientContext, TLSOptions, save_memory, server_context
 from .protocol import JsonSocket
 
@@ -57,7 +56,6 @@ class TCPTransport(Transport):
             "max_connections",
             "max_connections_per_address",
             "backlog",
-            "unread_timeout",
         )
     )
     client_only = frozenset(("connect_timeout",))
@@ -83,7 +81,7 @@ class TCPTransport(Transport):
         deserializer: Callable[[Any], Any] | None = None,
         max_frame_size: Count = 1024 * 1024,
         max_buffer_size: Count | None = None,
-        max_send_buffer_size: CountOrZero = UNREAD,
+        max_send_buffer_size: CountOrZero = 128 * 1024 * 1024,
         incomplete_message_timeout: SecondsOrZero = 10.0,
         unread_timeout: SecondsOrZero = 30.0,
         connect_timeout: Seconds = 5.0,
