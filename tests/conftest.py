@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +25,16 @@ THREAD_GRACE = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turn asyncio's debug mode on for every loop, not pytest-asyncio's alone.
+    """Turn asyncio's debug mode on for every loop, and Ctrl-C in the background.
 
-    It is what notices a call from the wrong thread. The others, the portal's first of
-    all, read this when they are made; a test that measures memory in a process of its
-    own hands it an empty value.
+    The debug mode is what notices a call from the wrong thread. Other loops than
+    pytest-asyncio's, the portal's first of all, read the variable when they are made; a
+    test that measures memory in a process of its own hands it an empty value.
+
+    A shell has what it runs in the background ignore Ctrl-C, and so would the processes
+    that the tests end by it.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getini("asyncio_debug"):
         os.environ["PYTHONASYNCIODEBUG"] = "1"
 
