@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from math import frexp
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -17,16 +18,24 @@ class Expiring(Protocol):
 Bucket = dict[Expiring, None]
 
 
+_PARTS = 256
+
+
 class Timers:
-    """Deadlines of one loop, rounded up to ``resolution`` seconds."""
+    """Deadlines of one loop, rounded up.
+
+    To ``resolution`` seconds, or where that is more to a 256th of the time or less: so
+    there are a few hundred buckets, however many different times there are, and however
+    far off: a bucket stays until its time, though nobody waits in it any more.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, resolution: float = 0.01
     ) -> None:
         self._loop = loop
         self.time = loop.time
-        self._rate = 1 / resolution
-        self._buckets: dict[int, Bucket] = {}
+        self._resolution = resolution
+        self._buckets: dict[float, Bucket] = {}
         self._now = self._seconds = -1.0
         self._bucket: Bucket = {}
 
@@ -36,21 +45,22 @@ class Timers:
         if now != self._now or seconds != self._seconds:
             # What one tick adds mostly ends together: the next one need not search.
             self._now, self._seconds = now, seconds
-            self._bucket = self._bucket_at(now + seconds)
+            self._bucket = self._bucket_at(now, seconds)
         bucket = self._bucket
         bucket[item] = None
         return bucket
 
-    def _bucket_at(self, when: float) -> Bucket:
-        key = int(when * self._rate) + 1
-        bucket = self._buckets.get(key)
+    def _bucket_at(self, now: float, seconds: float) -> Bucket:
+        width = max(self._resolution, 2.0 ** frexp(seconds)[1] / _PARTS / 2)
+        due = ((now + seconds) // width + 1) * width
+        bucket = self._buckets.get(due)
         if bucket is None:
-            bucket = self._buckets[key] = {}
-            self._loop.call_at(key / self._rate, self._expire, key)
+            bucket = self._buckets[due] = {}
+            self._loop.call_at(due, self._expire, due)
         return bucket
 
-    def _expire(self, key: int) -> None:
-        bucket = self._buckets.pop(key)
+    def _expire(self, due: float) -> None:
+        bucket = self._buckets.pop(due)
         while bucket:
             item, _ = bucket.popitem()
             try:

@@ -86,3 +86,17 @@ async def test_same_moment() -> None:
     first, second = Item(), Item()
     assert timers.add(first, 0.01) is timers.add(second, 0.01)
     await asyncio.wait_for(asyncio.gather(first.expired, second.expired), PATIENCE)
+
+
+async def test_many_long_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many times differ and however far off they are, the timers stay few."""
+    timers = Timers(asyncio.get_running_loop())
+    begun = timers.time()
+    moments = iter(begun + number / 100 for number in range(100_000))
+    monkeypatch.setattr(timers, "time", lambda: next(moments))
+    buckets, item = {}, Item()
+    for number in range(100_000):
+        bucket = timers.add(item, 3600.0 + number % 7)
+        buckets[id(bucket)] = bucket
+        del bucket[item]
+    assert len(buckets) < 600
