@@ -7,7 +7,7 @@ decides which handler runs (``reference/nest-wire.md`` A.1, A.2).
 import msgspec
 
 from ..exceptions import InvalidMessage
-from .codecs import SHALLOW, encode, is_too_deep
+from .codecs import encode, is_too_deep
 from .headers import remaining
 from .messages import UNSET, Message, Reply
 from .packets import read_envelope
@@ -39,7 +39,7 @@ def read_channel_message(
         if reply_suffix and channel.endswith(reply_suffix) and is_reply(body):
             return None
         return _external(channel, body)
-    if len(body) > SHALLOW and is_too_deep(body):
+    if is_too_deep(body):
         return unreadable(envelope.id)
     headers = envelope.metadata
     return Message(
@@ -52,7 +52,7 @@ def read_channel_message(
 
 
 def _external(channel: str, body: bytes) -> Message | None:
-    if len(body) > SHALLOW and is_too_deep(body):
+    if is_too_deep(body):
         return None
     return Message(Pattern.from_channel(channel), body)
 

@@ -4,7 +4,9 @@ import datetime
 import json
 import math
 import re
+from array import array
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -15,14 +17,14 @@ from django.utils.functional import Promise
 from ..exceptions import EncodingError, InvalidMessage
 
 MAX_DEPTH = 64
-SHALLOW = 2 * MAX_DEPTH
-"""A text of no more bytes is too short for so many pairs of brackets."""
-
-# Counting a longer text costs more than taking its brackets out.
+# A text of no more bytes is too short for so many pairs of brackets. And counting those
+# of a long one costs more than taking them out.
+_SHALLOW = 2 * MAX_DEPTH
 _COUNTED = 2048
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b'[]{}"')
 _AS_LISTS = bytes.maketrans(b"{}", b"[]")
 _STRINGS = re.compile(rb'"[^"]*"')
+_STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 
 
 class TooMuch(InvalidMessage):
@@ -33,23 +35,34 @@ def is_too_deep(text: bytes) -> bool:
     """Whether ``text`` nests lists and objects deeper than :data:`MAX_DEPTH`.
 
     The count of brackets decides in the common case. Otherwise strings are taken out
-    and one level of brackets after the other, each in one pass at C speed.
+    and one level of brackets after the other, each in one pass at C speed, as long as
+    that takes out much. What then is left is walked through.
     """
-    if len(text) <= _COUNTED and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    size = len(text)
+    if size <= _SHALLOW:
         return False
+    if size <= _COUNTED and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = _brackets(text)
+    for left in range(MAX_DEPTH, 0, -1):
+        before = len(brackets)
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+        if len(brackets) > before * 3 // 4:
+            steps = array("b", brackets.translate(_STEPS))
+            return max(accumulate(steps)) >= left
+    return True
+
+
+def _brackets(text: bytes) -> bytes:
+    """Return what opens and closes lists and objects, as if all were lists."""
     if b"\\" in text:  # first escaped backslashes, then what is escaped by the rest
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     text = text.translate(_AS_LISTS, _NOT_BRACKETS)
     if 2 * text.count(b'""') == text.count(b'"'):  # no string holds a bracket
-        text = text.translate(None, b'"')
-    else:
-        text = _STRINGS.sub(b"", text)
-    for _ in range(MAX_DEPTH):
-        before = len(text)
-        text = text.replace(b"[]", b"")
-        if len(text) == before:
-            break
-    return bool(text)
+        return text.translate(None, b'"')
+    return _STRINGS.sub(b"", text)
 
 
 def _text(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage, NotConnected, TransportRefused
 from ...wire.channels import read_channel_message
-from ...wire.codecs import SHALLOW, encode, is_too_deep
+from ...wire.codecs import encode, is_too_deep
 from ...wire.headers import remaining
 from ...wire.messages import UNSET, Message, Reply, Subscription
 from ...wire.packets import write_reply
@@ -75,7 +75,7 @@ class Topic:
     def _answer(self, reply: Reply) -> Awaitable[Any] | None:
         """Publish a reply; an awaitable says that the broker does not keep up."""
         text = write_reply(reply)
-        if len(text) > SHALLOW and is_too_deep(text):
+        if is_too_deep(text):
             message = "The answer nests too deeply."
             raise InvalidMessage(message)
         if not self._head:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage, NotConnected
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import read_reply
 from ...wire.text import shown
@@ -136,7 +136,7 @@ class Link:
             reply = None
         if reply is None:
             self.ignored += 1
-        elif len(text) > SHALLOW and is_too_deep(text):
+        elif is_too_deep(text):
             self._receive(Reply(reply.id, TOO_DEEP))
         else:
             self._receive(reply)

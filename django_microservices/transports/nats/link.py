@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage, NotConnected
 from ...wire.channels import is_reply
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.headers import headers_of
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.packets import read_reply, write_message
@@ -132,7 +132,7 @@ class Link:
             reply = _foreign(reply, body, id_)
         if reply.id != id_:
             self.ignored += 1
-        elif len(body) > SHALLOW and is_too_deep(body):
+        elif is_too_deep(body):
             self._receive(Reply(id_, TOO_DEEP))
         else:
             self._receive(reply)

@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage, MessageTooLarge
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.headers import PEER_HEADER, remaining
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import find_id, read_envelope
@@ -97,7 +97,7 @@ class Arrival(Receipt):
             raw = bytes(envelope.pattern)
             pattern = Pattern.from_json(raw) if raw else self._foreign_pattern()
             data, id_ = envelope.data or UNSET, envelope.id
-        if len(body) > SHALLOW and is_too_deep(body):
+        if is_too_deep(body):
             self._refuse(id_, "it nests too deeply")
             return None
         return Message(

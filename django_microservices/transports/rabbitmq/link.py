@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost, MessageTooLarge, MicroserviceError
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import write_message
 from ...wire.seconds import seconds_of
@@ -272,7 +272,7 @@ class Link:
             self.asked[name] = server
         if body is None:
             self._receive(Reply(name, NOT_JSON))
-        elif len(body) > SHALLOW and is_too_deep(body):
+        elif is_too_deep(body):
             self._receive(Reply(name, TOO_DEEP))
         else:
             self._receive(read_answer(name, body))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidMessage
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.messages import Reply
 from ...wire.packets import read_reply
 from ...wire.unreadable import TOO_DEEP
@@ -60,6 +60,6 @@ def read_answer(text: bytes) -> Reply | None:
         reply = read_reply(text)
     except InvalidMessage:
         return None
-    if reply is not None and len(text) > SHALLOW and is_too_deep(text):
+    if reply is not None and is_too_deep(text):
         return Reply(reply.id, TOO_DEEP)
     return reply

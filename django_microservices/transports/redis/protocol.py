@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import hiredis
 
 from ...exceptions import InvalidMessage, MessageTooLarge
-from ...wire.codecs import SHALLOW, is_too_deep
+from ...wire.codecs import is_too_deep
 from ...wire.text import shown
 
 ReplyError = hiredis.ReplyError
@@ -79,7 +79,7 @@ def name_of(route: str) -> bytes:
 
 def check(body: bytes, most: int) -> None:
     """Raise :class:`InvalidMessage` or :class:`MessageTooLarge` for what is refused."""
-    if len(body) > SHALLOW and is_too_deep(body):
+    if is_too_deep(body):
         message = "The message nests too deeply."
         raise InvalidMessage(message)
     if len(body) > most:

@@ -9,7 +9,7 @@ from ...exceptions import (
     MessageTooLarge,
     NotConnected,
 )
-from ...wire.codecs import SHALLOW, encode, is_too_deep
+from ...wire.codecs import encode, is_too_deep
 from ...wire.headers import metadata_of, own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.packets import find_id, write_reply
@@ -145,7 +145,7 @@ class Link(Connection):
     def _reply_received(self, text: bytes, reply: Reply | None) -> None:
         if reply is None:
             self.ignored += 1
-        elif len(text) > SHALLOW and is_too_deep(text):
+        elif is_too_deep(text):
             self._receive(Reply(reply.id, TOO_DEEP))
         elif reply.id in _CONTROL:
             self._control(reply)

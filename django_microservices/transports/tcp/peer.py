@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...wire.codecs import SHALLOW, TooMuch, is_too_deep
+from ...wire.codecs import TooMuch, is_too_deep
 from ...wire.headers import PEER_HEADER, remaining
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import Envelope, find_id
@@ -154,7 +154,7 @@ class ServerConnection(Connection):
             self._drop("a text that is no message")
             return
         id_ = envelope.id
-        if len(text) > SHALLOW and is_too_deep(text):
+        if is_too_deep(text):
             self._answer_unreadable(id_)
             return
         pattern = Pattern.from_json(bytes(envelope.pattern) or b'"undefined"')
