@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..dispatch.errors import TIMED_OUT, TIMED_OUT_ERROR
 from ..exceptions import (
@@ -13,6 +13,7 @@ from ..exceptions import (
     MessageTooLarge,
     MicroserviceError,
     NoHandler,
+    NotConnected,
     RemoteError,
     StreamOverflow,
 )
@@ -25,6 +26,9 @@ from ..wire.unreadable import TOO_LARGE, TOO_LARGE_ERROR
 if TYPE_CHECKING:
     from ..concurrency.timers import Bucket
     from .session import Session
+
+
+Error = TypeVar("Error", bound=Exception)
 
 
 class Waiter(Protocol):
@@ -99,12 +103,28 @@ class Call(Message, eq=False):
         """The time is up."""
         self.fail(self.timed_out(), answered=False)
 
-    def timed_out(self) -> MessageTimeout:
-        """Return the error that says so."""
-        return MessageTimeout(
-            f"No answer to {shown(self.pattern.route)} from {self.client!r} "
-            f"within {self.timeout:g} s."
-        )
+    def timed_out(self) -> MicroserviceError:
+        """Return the error that says so; without a link nothing was ever sent."""
+        route, seconds = shown(self.pattern.route), f"within {self.timeout:g} s"
+        if self.is_event:
+            message = f"The wire of {self.client!r} did not take {route} {seconds}."
+            return MessageTimeout(message)
+        if self.session is None:
+            return self.unsent()
+        return MessageTimeout(f"No answer to {route} from {self.client!r} {seconds}.")
+
+    def unsent(self) -> NotConnected:
+        """Return the error of a call that found no link in time."""
+        seconds = f"{self.timeout:g} s"
+        return NotConnected(f"{self._whom()}: no connection within {seconds}.")
+
+    def explained(self, error: Error) -> Error:
+        """Return an error of the same kind that names the client and the pattern."""
+        pattern = shown(self.pattern.route)
+        return type(error)(f"{self._whom()}: {pattern}: {error}")
+
+    def _whom(self) -> str:
+        return self.client or "The other side"
 
     def abandon(self) -> None:
         """Nobody waits any more."""
@@ -123,6 +143,14 @@ class Call(Message, eq=False):
             session.link.forget(self.id, answered=answered)
             if session.draining:
                 session.stop_if_idle()
+
+
+class LinkWaiter(Call, eq=False):
+    """Waits for a link, so that something else can be sent on it."""
+
+    def timed_out(self) -> NotConnected:
+        """Return the error that says so."""
+        return self.unsent()
 
 
 class StreamCall(Call, eq=False):
@@ -221,17 +249,16 @@ class StreamCall(Call, eq=False):
 def remote_error(call: Call, reply: Reply) -> MicroserviceError:
     """Return the exception for an error reply."""
     if reply.missing:
-        pattern = shown(call.pattern.route)
-        return NoHandler(f"{call.client or 'The other side'}: {pattern}: {NO_HANDLER}")
+        return call.explained(NoHandler(NO_HANDLER))
     assert reply.error is not None
     known = _KNOWN_ERRORS.get(reply.error)
     if known is not None:
         kind, text = known
-        return kind(f"{call.client}: {shown(call.pattern.route)}: {text}")
+        return call.explained(kind(text))
     try:
         return RemoteError(decode(reply.error))
     except MicroserviceError as error:
-        return InvalidReply(str(error))
+        return call.explained(InvalidReply(str(error)))
 
 
 _KNOWN_ERRORS: dict[bytes, tuple[type[MicroserviceError], str]] = {

@@ -6,10 +6,15 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from ..concurrency.timers import Timers
-from ..exceptions import MicroserviceError, NotConnected, TransportRefused
+from ..exceptions import (
+    MessageTooLarge,
+    MicroserviceError,
+    NotConnected,
+    TransportRefused,
+)
 from ..wire.status import Status, StatusStream
 from .backoff import CLIENT_CAP, Backoff
-from .calls import Call, StreamCall
+from .calls import Call, LinkWaiter, StreamCall
 from .session import CLOSED, Session
 
 if TYPE_CHECKING:
@@ -83,7 +88,10 @@ class Connection:
         :class:`MessageTimeout` where the wire does not take it in time.
         """
         session = self.session or await self.connected(call)
-        waiting = session.link.publish(call)
+        try:
+            waiting = session.link.publish(call)
+        except MessageTooLarge as error:
+            raise call.explained(error) from None
         if isinstance(waiting, asyncio.Future):
             await self._confirmed(call, waiting)
         elif waiting is not None:
@@ -104,7 +112,7 @@ class Connection:
         """Return the link's session; raise the reason if there is none in time."""
         if self.session is not None:
             return self.session
-        probe = Call(call.pattern, None, timeout=call.timeout, client=call.client)
+        probe = LinkWaiter(call.pattern, None, timeout=call.timeout, client=call.client)
         probe.waiter = self.loop.create_future()
         if probe.timeout is not None:
             probe.bucket = self.timers.add(probe, probe.timeout)
@@ -207,7 +215,7 @@ class Connection:
         """Send what waited for the link; in one process nobody waits for one."""
         now = self.loop.time()
         for call, since in self._take_waiting():
-            if call.is_event:
+            if isinstance(call, LinkWaiter):
                 call.succeed(session)
             else:
                 session.send(call, 0.0 if self.transport.in_process else now - since)

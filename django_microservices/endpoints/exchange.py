@@ -9,7 +9,7 @@ from ..concurrency.adapt import to_sync
 from ..concurrency.handover import new_waiter
 from ..concurrency.portal import is_throwaway, portal
 from ..dispatch.payloads import PayloadError, decoder_for
-from ..exceptions import InvalidMessage, InvalidReply
+from ..exceptions import EncodingError, InvalidMessage, InvalidReply
 from ..wire.codecs import decode, encode
 from ..wire.messages import UNSET
 from ..wire.status import StatusStream
@@ -29,7 +29,7 @@ class Exchange:
 
     def run(self, call: Call) -> Any:
         """Do what a sync verb asked: its value, ``None``, or an iterator."""
-        call.data = payload_of(call.data)
+        call.data = payload_of(call)
         if isinstance(call, StreamCall):
             return self._stream(call)
         return self._emit(call) if call.is_event else self._send(call)
@@ -37,18 +37,17 @@ class Exchange:
     async def arun(self, call: Call) -> Any:
         """Do what an async verb asked: its value, ``None``, or an async iterator."""
         if call.stream:
-            call.data = payload_of(call.data)
+            call.data = payload_of(call)
             return self._items(call)
         if call.is_event:
-            call.data = payload_of(call.data)
+            call.data = payload_of(call)
             return await self.anywhere(Connection.emit, call)
         connection = self.connections.latest
         if connection is None or connection.loop is not asyncio.get_running_loop():
-            call.data = payload_of(call.data)
-            return value_of(await self.anywhere(ask, call), call.returns)
+            call.data = payload_of(call)
+            return value_of(call, await self.anywhere(ask, call))
         # The hot path: what ask() does, without its frame.
-        data = call.data
-        call.data = UNSET if data is UNSET else encode(data)
+        call.data = payload_of(call)
         waiter = call.waiter = connection.loop.create_future()
         connection.begin(call)
         try:
@@ -58,7 +57,7 @@ class Exchange:
                 call.close(answered=False)
             call.waiter = None
             del waiter  # it holds the error whose traceback holds this frame
-        return value_of(answer, call.returns)
+        return value_of(call, answer)
 
     # --- async callers ---
 
@@ -110,7 +109,7 @@ class Exchange:
 
     def _send(self, call: Call) -> Any:
         if self.transport.in_process:
-            return value_of(to_sync(self.anywhere)(ask, call), call.returns)
+            return value_of(call, to_sync(self.anywhere)(ask, call))
         waiter = call.waiter = new_waiter()
         portal.call_soon(self._on(portal.loop).send, call)
         try:
@@ -119,7 +118,7 @@ class Exchange:
         except BaseException:
             portal.call_soon(call.abandon)
             raise
-        return value_of(waiter.result(), call.returns)
+        return value_of(call, waiter.result())
 
     def _emit(self, call: Call) -> None:
         if self.transport.in_process:
@@ -138,7 +137,7 @@ class Exchange:
             portal.run(connection.open_stream, call)
             while items := portal.run(call.take):
                 for item in items:
-                    yield value_of(item, call.returns)
+                    yield value_of(call, item)
         finally:
             with suppress(RuntimeError):  # the interpreter is exiting
                 portal.call_soon(connection.close_stream, call)
@@ -186,29 +185,40 @@ async def _taken(
         await run(connection.open_stream, call)
         while items := await run(call.take):
             for item in items:
-                yield value_of(item, call.returns)
+                yield value_of(call, item)
     finally:
         soon(connection.close_stream, call)
 
 
-def payload_of(data: Any) -> Any:
-    """Encode what is sent; ``UNSET``, JavaScript's undefined, is no payload at all."""
-    return UNSET if data is UNSET else encode(data)
+def payload_of(call: Call) -> Any:
+    """Encode what is sent; ``UNSET``, JavaScript's undefined, is no payload at all.
+
+    Raises :class:`EncodingError`.
+    """
+    data = call.data
+    if data is UNSET:
+        return UNSET
+    try:
+        return encode(data)
+    except EncodingError as error:
+        raise call.explained(error) from error
 
 
-def as_it_arrives(data: Any) -> Any:
+def as_it_arrives(call: Call) -> Any:
     """Return what is sent as plain Python, whatever becomes of the object itself.
 
     Raises :class:`EncodingError` for what cannot travel.
     """
-    return UNSET if data is UNSET else decode(encode(data))
+    payload = payload_of(call)
+    return UNSET if payload is UNSET else decode(payload)
 
 
-def value_of(data: Any, returns: Any) -> Any:
+def value_of(call: Call, data: Any) -> Any:
     """Decode an answer, to the type asked for; raise :class:`InvalidReply`.
 
     An answer without a value is ``UNSET``, or ``None`` where the type allows it.
     """
+    returns = call.returns
     if data is UNSET:
         if returns is None:
             return UNSET
@@ -216,4 +226,4 @@ def value_of(data: Any, returns: Any) -> Any:
     try:
         return decode(data) if returns is None else decoder_for(returns)(data)
     except (InvalidMessage, PayloadError) as error:
-        raise InvalidReply(str(error)) from error
+        raise call.explained(InvalidReply(str(error))) from error

@@ -137,6 +137,8 @@ class Session:
         call.session = self
         try:
             waiting = self.link.publish(call.after(waited) if waited else call)
+        except MessageTooLarge as error:
+            call.fail(call.explained(error))
         except Exception as error:  # noqa: BLE001 - its caller gets it
             call.fail(error)
         else:

@@ -1,7 +1,9 @@
 """What one calls on a client: each verb once for sync callers, and once as a twin."""
 
+import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from django.db import transaction
@@ -11,10 +13,13 @@ from ..concurrency.once import Once
 from ..concurrency.portal import refuse_inside_loop
 from ..wire.contracts import AnyPattern, Event, Request
 from ..wire.messages import UNSET, new_id
+from ..wire.text import shown
 from .arguments import DEFAULT, EmitOptions, Options, Timeout
 from .calls import Call, StreamCall
 from .exchange import Exchange, as_it_arrives
 from .layers import Layers
+
+logger = logging.getLogger(__name__)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -224,14 +229,15 @@ class Verbs:
         """Send an event; return once the wire has it.
 
         ``on_commit=True`` sends it, as it is now, after the transaction of database
-        ``using``; for events that must not be lost there is the outbox.
+        ``using``. Where it then cannot be sent that is logged, and not raised: the
+        transaction is committed. For events that must not be lost there is the outbox.
         """
         refuse_inside_loop("emit", "aemit")
         exchange = self._exchange or self._once.get()
         call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
         if on_commit:
-            call.data = as_it_arrives(call.data)
-            transaction.on_commit(lambda: exchange.run(call), using=using)
+            call.data = as_it_arrives(call)
+            transaction.on_commit(partial(_run_committed, exchange, call), using=using)
         else:
             exchange.run(call)
 
@@ -261,8 +267,21 @@ class Verbs:
         exchange = self._exchange or await self._once.aget()
         call = self._call(Call, UNSET, pattern, data, None, timeout, headers, options)
         if on_commit:
-            call.data = as_it_arrives(call.data)
+            call.data = as_it_arrives(call)
             later = to_async(transaction.on_commit)
-            await later(lambda: exchange.run(call), using=using)
+            await later(partial(_run_committed, exchange, call), using=using)
         else:
             await exchange.arun(call)
+
+
+def _run_committed(exchange: Exchange | Layers, call: Call) -> None:
+    """Send an event of a transaction that is committed.
+
+    An error would tell whoever committed that all of it failed, and a handler's caller
+    to try again.
+    """
+    try:
+        exchange.run(call)
+    except Exception:
+        pattern = shown(call.pattern.route)
+        logger.exception("Client %r: %s was not sent on commit.", call.client, pattern)

@@ -13,6 +13,7 @@ from ..exceptions import (
     MicroserviceError,
     NotConnected,
     RemoteError,
+    TransportRefused,
 )
 from ..wire.text import shown
 
@@ -55,6 +56,7 @@ _LOCAL: tuple[tuple[type[MicroserviceError], int, str], ...] = (
     (MessageTimeout, 504, "The service did not answer in time."),
     (NotConnected, 503, "The service cannot be reached."),
     (ConnectionLost, 503, "The connection to the service was lost."),
+    (TransportRefused, 503, "The service cannot be reached."),
 )
 _REMOTE = {FORBIDDEN: 403, NOT_FOUND: 404}
 

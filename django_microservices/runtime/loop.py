@@ -81,6 +81,7 @@ class Stop:
         self.first: asyncio.Future[None] = loop.create_future()
         self._inbox = Inbox(loop)
         self._was_signalled = False
+        self._process = os.getpid()
 
     def listening(self) -> AbstractContextManager[None]:
         """Take the signals over from Python's defaults, or else the process's end."""
@@ -100,7 +101,10 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
-    def _signalled(self, *_: object) -> None:
+    def _signalled(self, number: int, _: object) -> None:
+        if os.getpid() != self._process:  # a child that a handler forked
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         if self._was_signalled:
             logger.warning("Stopped at once.")
             end_process(KILLED)

@@ -86,4 +86,5 @@ def new_id() -> str:
 
 
 # A child process would hand out the same ids as its parent.
-os.register_at_fork(after_in_child=_ids.clear)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_ids.clear)

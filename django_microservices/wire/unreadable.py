@@ -9,7 +9,9 @@ UNREADABLE = b'{"status":"error","message":"The message could not be read."}'
 TOO_LARGE = "A message or its answer is too large."
 TOO_LARGE_ERROR = b'{"status":"error","message":"%b"}' % TOO_LARGE.encode()
 """In the place of an answer that is larger than one of the two ends allows."""
-TOO_DEEP = b"(" + b"[" * (MAX_DEPTH + 1)
+TOO_OLD_ERROR = b'{"status":"error","message":"The stream went on for too long"}'
+"""The end of a stream of which nobody says whether it is still read."""
+TOO_DEEP = b"(" + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)
 """In the place of an answer that nests too deeply: no JSON, and so deep itself that
 whatever reads it says so."""
 

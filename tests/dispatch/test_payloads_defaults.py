@@ -12,8 +12,10 @@ from django_microservices.dispatch.payloads.answers import shaping_encoder
 from django_microservices.dispatch.payloads.defaults import completing
 from django_microservices.dispatch.payloads.members import Member, members_reader
 from django_microservices.dispatch.payloads.native import converter_for, decoder_for
+from django_microservices.endpoints.calls import Call
 from django_microservices.endpoints.exchange import value_of
 from django_microservices.wire.codecs import encode
+from django_microservices.wire.patterns import Pattern
 
 T = TypeVar("T")
 
@@ -70,7 +72,9 @@ class Attrs:
 READERS: list[Callable[[Any], Callable[[bytes], Any]]] = [
     decoder_for,
     lambda annotation: lambda raw: converter_for(annotation)(msgspec.json.decode(raw)),
-    lambda annotation: lambda raw: value_of(raw, annotation),
+    lambda annotation: (
+        lambda raw: value_of(Call(Pattern.of("orders"), None, returns=annotation), raw)
+    ),
 ]
 
 

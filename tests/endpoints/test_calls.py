@@ -1,6 +1,7 @@
 """A call, and what becomes of it."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django_microservices import (
     MessageTooLarge,
     MicroserviceError,
     NoHandler,
+    NotConnected,
     RemoteError,
     StreamOverflow,
 )
@@ -34,6 +36,13 @@ def new_stream(**more: Any) -> Any:
     """Make a stream that has begun."""
     call = new_call(StreamCall, **more)
     call.begin()
+    return call
+
+
+def sent(call: Any) -> Any:
+    """Have a call stand as one that was sent."""
+    link = SimpleNamespace(forget=lambda *_, **__: None)
+    call.session = SimpleNamespace(pending={}, link=link, draining=False)
     return call
 
 
@@ -100,12 +109,26 @@ async def test_outcome_of_a_cancelled_caller(end: str) -> None:
 
 async def test_expired() -> None:
     """A call whose time is up names its pattern, its client and the time."""
-    call = new_call(timeout=0.5)
+    call = sent(new_call(timeout=0.5))
     call.expire()
     with pytest.raises(
         MessageTimeout, match=r"No answer to sum from 'MATH' within 0\.5"
     ):
         await call.waiter
+
+
+async def test_expired_before_it_was_sent() -> None:
+    """One that found no link was not handled, which its error says."""
+    call = new_call(timeout=0.5)
+    call.expire()
+    with pytest.raises(NotConnected, match=r"MATH: no connection within 0\.5 s"):
+        await call.waiter
+
+
+async def test_event_that_the_wire_does_not_take() -> None:
+    """Nobody would answer it."""
+    event = Call(Pattern.of("noted"), b"1", timeout=0.5, client="MATH")
+    assert "'MATH' did not take noted within 0.5 s" in str(event.timed_out())
 
 
 async def test_abandoned_leaves_its_bucket() -> None:
@@ -258,7 +281,7 @@ async def test_error_after_the_items() -> None:
 
 async def test_timeout_of_an_item() -> None:
     """The timeout bounds the wait for each item."""
-    call = new_stream(timeout=0.02)
+    call = sent(new_stream(timeout=0.02))
     call.receive(item(b"1"))
     assert await call.take() == [b"1"]
     with pytest.raises(MessageTimeout):

@@ -1,5 +1,6 @@
 """Events that wait for the caller's transaction."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import TestCase
 
-from django_microservices import UNSET, EncodingError
+from django_microservices import UNSET, EncodingError, create_client
 from django_microservices.endpoints.client import Client
 from tests.endpoints.answers import noted
 from tests.endpoints.ends import calling_sync, until
@@ -74,6 +75,23 @@ def test_event_that_cannot_travel(client: Client, verb: Any) -> None:
         verb(client)("noted", UNSET, on_commit=True)
     assert ran == ["another"]
     async_to_sync(until)(lambda: noted == [UNSET])
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("verb", VERBS)
+def test_event_that_cannot_be_sent_on_commit(
+    free_port: Callable[[], int], verb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All is committed by then: that is logged, and what else waits is done."""
+    ran: list[str] = []
+    client = create_client(port=free_port())
+    with transaction.atomic():
+        verb(client)("noted", 1, on_commit=True)
+        transaction.on_commit(lambda: ran.append("another"))
+    client.close()
+    assert ran == ["another"]
+    assert "Client 'TCPTransport': noted was not sent on commit." in caplog.text
+    assert "NotConnected" in caplog.text
 
 
 @pytest.mark.usefixtures("database")

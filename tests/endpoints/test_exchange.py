@@ -154,7 +154,12 @@ def test_timeout_of_a_sync_caller(wire: FakeWire) -> None:
 )
 def test_payload(data: Any, payload: Any) -> None:
     """What is sent is encoded; no payload at all stays none."""
-    assert payload_of(data) == payload
+    assert payload_of(Call(Pattern.of("sum"), data)) == payload
+
+
+def asking(returns: Any) -> Call:
+    """Make a call that asks for a type."""
+    return Call(Pattern.of("sum"), None, "7", client="MATH", returns=returns)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +174,22 @@ def test_payload(data: Any, payload: Any) -> None:
 )
 def test_value(data: Any, returns: Any, value: Any) -> None:
     """An answer is decoded to what was asked for."""
-    assert value_of(data, returns) == value
+    assert value_of(asking(returns), data) == value
 
 
 @pytest.mark.parametrize(
     ("data", "returns"), [(b"[", None), (b'"a"', int), (UNSET, int)]
 )
 def test_value_that_does_not_fit(data: Any, returns: Any) -> None:
-    """One that is no JSON, or not of the type, is an error of its own."""
-    with pytest.raises(InvalidReply):
-        value_of(data, returns)
+    """One that is no JSON, or not of the type, is an error that says whose it is."""
+    with pytest.raises(InvalidReply, match=r"^MATH: sum: "):
+        value_of(asking(returns), data)
+
+
+def test_payload_that_cannot_travel() -> None:
+    """The error says for whom it was."""
+    with pytest.raises(EncodingError, match=r"^MATH: sum: "):
+        payload_of(Call(Pattern.of("sum"), object(), client="MATH"))
 
 
 # --- in one process ---------------------------------------------------------------

@@ -200,6 +200,28 @@ def test_end_process_in_the_midst_of_writing() -> None:
     assert done.returncode == 7
 
 
+def test_signals_of_forked_children() -> None:
+    """A process that a handler forks ends by them, as a Pool ends its workers."""
+    done = script(
+        """
+        def ready(microservice):
+            begun, begins = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(begins, b".")
+                time.sleep(60)
+            os.read(begun, 1)
+            os.kill(child, signal.SIGTERM)
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        sys.exit(run(Microservice([server_of(FakeListener())]), ready))
+        """
+    )
+    assert (done.returncode, done.stdout) == (OK, f"-{signal.SIGTERM:d}\n")
+
+
 def test_blocked_loop() -> None:
     """Two signals end a process whose loop is blocked by a handler."""
     done = script(

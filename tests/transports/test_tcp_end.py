@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from django_microservices.transports.tcp import link
+from django_microservices.transports.tcp.backlog import MOST
 from django_microservices.transports.tcp.protocol import frame
 from django_microservices.wire.messages import UNSET
 from django_microservices.wire.status import Status
@@ -149,6 +150,43 @@ async def test_drain_with_a_stranger_that_goes_on(serve: Serve) -> None:
         with pytest.raises(asyncio.IncompleteReadError):
             await talking
         assert len(server.service.deliveries) == next(asked) - 1
+
+
+@pytest.mark.usefixtures("few_words")
+async def test_drain_of_a_peer_that_was_held_back(serve: Serve) -> None:
+    """What we let wait in its socket is taken, however long that takes."""
+    async with serve(Service(hold), limit=1) as server:
+        peer = await server.peer()
+        count = 3 * MOST // 1000
+        peer.send(*[{"pattern": "a", "data": "x" * 1000}] * count)
+        (theirs,) = await connections(server)
+        await eventually(lambda: theirs.deaf)
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: server.intake.pausing)
+        await asyncio.sleep(0.1)  # longer than anybody may still talk
+        for number in range(count):
+            (await server.service.came(number + 1))[number].answer()
+        await asyncio.wait_for(draining, 10)
+    assert len(server.service.deliveries) == count
+
+
+@pytest.mark.usefixtures("few_words")
+async def test_what_comes_too_late(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is not taken any more is counted, and told of."""
+    async with serve(Service(hold)) as server:
+        peer = await server.peer()
+        peer.request(1, "1")
+        (first,) = await server.service.came(1)
+        (theirs,) = server.intake.connections
+        draining = asyncio.ensure_future(server.intake.pause())
+        await eventually(lambda: theirs.finishing)
+        peer.send({"pattern": "a"}, {"pattern": "a"})
+        await eventually(lambda: server.intake.dropped == 2)
+        first.answer()
+        await asyncio.wait_for(draining, 10)
+    assert "Dropped what came while the server ends" in caplog.text
 
 
 @pytest.mark.usefixtures("few_words")

@@ -202,16 +202,31 @@ async def test_large_item_of_a_stream(free_port: Callable[[], int]) -> None:
         assert errors == [None, TOO_LARGE_ERROR, None]
 
 
+@pytest.mark.parametrize("depth", [65, 1500])
 @pytest.mark.parametrize("member", [b"response", b"err"])
 async def test_reply_that_is_too_deep(
-    free_port: Callable[[], int], member: bytes
+    free_port: Callable[[], int], member: bytes, depth: int
 ) -> None:
-    """A reply that nests too deeply ends its own call, with what cannot be read."""
-    deep = b"[" * 65 + b"]" * 65
+    """A reply that nests too deeply ends its own call, with what cannot be read.
+
+    So it does where it is too deep for the decoder, which Python 3.11 is at a thousand.
+    """
+    deep = b"[" * depth + b"]" * depth
     server, port = await stranger(free_port, b'{"id":"7","%b":%b}' % (member, deep))
     async with server, linked(port) as calls:
         (reply,) = await calls.came(1)
         assert (reply.id, reply.last) == ("7", True)
         assert reply.data is not None
         with pytest.raises(InvalidMessage, match="Nested deeper than 64 levels"):
+            decode(bytes(reply.data))
+
+
+async def test_reply_with_too_large_a_number(free_port: Callable[[], int]) -> None:
+    """It ends its own call, also where the rest is nothing for the fast decoder."""
+    odd = b'{"response":["\\ud83d",1e999],"id":"7"}'
+    server, port = await stranger(free_port, odd)
+    async with server, linked(port) as calls:
+        (reply,) = await calls.came(1)
+        assert reply.data is not None
+        with pytest.raises(InvalidMessage, match="out of range"):
             decode(bytes(reply.data))

@@ -135,7 +135,7 @@ class Intake:
         Returns when no peer is left, or when nothing is in flight and nothing new
         came for 50 ms, nor was anything read for 1 s by peers that are behind. After
         :data:`LAST_WORDS` nothing new is taken, and each peer is left that awaits
-        nothing.
+        nothing; for one that we held back they begin when it need not wait any more.
         """
         self.pausing = True
         self._stop_listening()
@@ -157,8 +157,10 @@ class Intake:
             quiet_at = max(quiet_at, max(talking, default=0.0) + QUIET)
 
     def _finish(self) -> None:
+        now = self.loop.time()
         for connection in tuple(self.connections):
-            if not connection.finishing:
+            said_enough = now - connection.free_since > LAST_WORDS
+            if said_enough and not connection.finishing and connection.line is None:
                 connection.finish()
 
     async def close(self) -> None:

@@ -78,11 +78,13 @@ class Line:
 
     def leave(self) -> None:
         """Forget what waits."""
-        if self._connection.line is self:
-            self._connection.line = None
+        connection = self._connection
+        if connection.line is self:
+            connection.line = None
+            connection.free_since = connection.loop.time()
         if self._is_in_line:
             self._is_in_line = False
-            self._connection.intake.waiting.remove(self)
+            connection.intake.waiting.remove(self)
 
     def _pace(self) -> None:
         """Read on while little is kept, and of a peer that reads."""

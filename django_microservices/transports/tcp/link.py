@@ -9,7 +9,7 @@ from ...exceptions import (
     MessageTooLarge,
     NotConnected,
 )
-from ...wire.codecs import encode, is_too_deep
+from ...wire.codecs import TooMuch, encode, is_too_deep
 from ...wire.headers import metadata_of, own_headers
 from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.packets import find_id, write_reply
@@ -134,13 +134,22 @@ class Link(Connection):
 
     def texts_received(self, texts: list[bytes]) -> None:
         """Hand replies to the client; one that is no JSON ends the connection."""
-        read = self.options.read_reply
         try:
             for text in texts:
-                self._reply_received(text, read(text))
+                self._reply_received(text, self._read(text))
         except InvalidMessage as error:
             message = f"a reply that cannot be read: {error}"
             raise InvalidMessage(message) from None
+
+    def _read(self, text: bytes) -> Reply | None:
+        """Read a reply; what is too much for the decoder fails its own call alone."""
+        try:
+            return self.options.read_reply(text)
+        except TooMuch:
+            id_ = find_id(text)
+            if id_ is UNSET:
+                raise
+            return Reply(id_, text)  # whose reader meets the same error
 
     def _reply_received(self, text: bytes, reply: Reply | None) -> None:
         if reply is None:

@@ -15,7 +15,7 @@ from ..stream import Drained
 from .backlog import UNWANTED
 from .connection import AT_ONCE, Connection
 from .context import TCPWire
-from .extension import Extension, is_ours, sort
+from .extension import Extension, Packet, is_ours, sort
 from .line import Line
 from .pending import Pending
 
@@ -37,7 +37,8 @@ class ServerConnection(Connection):
     ``pending`` is what it awaits. ``line`` is there while the server has no room, or
     the peer does not read its answers: then all that is read goes there. ``extension``
     is there once the peer has said that it is ours. ``finishing`` says that nothing
-    more is taken, and that it ends once all that was is answered.
+    more is taken, and that it ends once all that was is answered. ``free_since`` is
+    when it last stood in line.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class ServerConnection(Connection):
         "_wire",
         "extension",
         "finishing",
+        "free_since",
         "intake",
         "line",
         "pending",
@@ -59,6 +61,7 @@ class ServerConnection(Connection):
         self.line: Line | None = None
         self.extension: Extension | None = None
         self.finishing = False
+        self.free_since = 0.0
         self.output.patience = intake.options.unread_timeout
         self._half_open: asyncio.TimerHandle | None = None
         self._wire: TCPWire | None = None
@@ -212,9 +215,13 @@ class ServerConnection(Connection):
 
     def _serve_packets(self, texts: Sequence[bytes]) -> None:
         """Go on hearing what a peer of ours awaits no more, and whether we live."""
+        packets: list[Packet] = []
         if self.extension is not None:
-            for packet in sort(texts, self.options.read)[1]:
-                self.control(*packet)
+            texts, packets = sort(texts, self.options.read)
+        if texts:
+            self._drop("what came while the server ends", len(texts))
+        for packet in packets:
+            self.control(*packet)
 
     def cancel(self, id_: Any) -> None:
         """The peer awaits the answer to one of its requests no more."""
@@ -234,9 +241,9 @@ class ServerConnection(Connection):
         else:
             self._drop("a request that could not be read, nor its id be echoed")
 
-    def _drop(self, what: str) -> None:
+    def _drop(self, what: str, count: int = 1) -> None:
         """Count what cannot be handled and cannot be answered."""
-        self.intake.dropped += 1
+        self.intake.dropped += count
         logger.warning("Dropped %s from %s.", what, self.peer)
 
     # --- out ---
