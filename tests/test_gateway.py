@@ -23,6 +23,7 @@ from django_microservices.exceptions import (
     NoHandler,
     NotConnected,
     RemoteError,
+    TransportRefused,
 )
 from django_microservices.gateway import RemoteErrorMiddleware, RequestIdMiddleware
 from django_microservices.wire.context import current_request_id
@@ -190,6 +191,7 @@ ANSWERS = [
     (MessageTimeout("secret"), 504, "The service did not answer in time."),
     (NotConnected("secret"), 503, "The service cannot be reached."),
     (ConnectionLost("secret"), 503, "The connection to the service was lost."),
+    (TransportRefused("secret"), 503, "The service cannot be reached."),
     (NoHandler("secret"), 502, UNUSABLE),
     (InvalidReply("secret"), 502, UNUSABLE),
     (RemoteError(REMOTE), 403, "Forbidden resource"),

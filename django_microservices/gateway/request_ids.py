@@ -9,11 +9,10 @@ from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from ..wire.context import outer_request_id
+from ..wire.context import is_request_id, outer_request_id
 from ..wire.messages import new_id
 
 HEADER = "X-Request-ID"
-LONGEST_ID = 128
 
 
 @sync_and_async_middleware
@@ -44,13 +43,9 @@ def RequestIdMiddleware(  # noqa: N802 - in settings it stands among classes
 
 def _mark(request: HttpRequest) -> str:
     given = request.headers.get(HEADER, "")
-    id_ = given if _is_sane(given) else new_id()
+    id_ = given if is_request_id(given) else new_id()
     request.request_id = id_  # type: ignore[attr-defined]
     return id_
-
-
-def _is_sane(text: str) -> bool:
-    return 0 < len(text) <= LONGEST_ID and text.isascii() and text.isprintable()
 
 
 @contextmanager

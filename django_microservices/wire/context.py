@@ -20,6 +20,7 @@ else:
     W = TypeVar("W")
 
 REQUEST_ID_HEADER = "dm-request-id"
+LONGEST_REQUEST_ID = 128
 
 
 class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
@@ -85,12 +86,13 @@ class MessageContext(msgspec.Struct, Generic[W], eq=False, dict=True):
         try:
             return str(self.__dict__["_request_id"])
         except KeyError:
-            value = self.headers.get(REQUEST_ID_HEADER) or self._own_request_id()
+            given = self.headers.get(REQUEST_ID_HEADER) or self._own_id()
+            value = given if is_request_id(given) else new_id()
             self.__dict__["_request_id"] = value
             return value
 
-    def _own_request_id(self) -> str:
-        return str(self.message_id) if self.message_id is not None else new_id()
+    def _own_id(self) -> str:
+        return "" if self.message_id is None else str(self.message_id)
 
     def ack(self) -> None:
         """Acknowledge now, whatever the handler's outcome will be."""
@@ -120,6 +122,12 @@ outer_request_id: ContextVar[str | None] = ContextVar("request_id", default=None
 """The id of the HTTP request, where no message is at hand."""
 
 current: ContextVar[MessageContext[Any] | None] = ContextVar("message", default=None)
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a text from outside may stand in headers and log records."""
+    is_short = 0 < len(text) <= LONGEST_REQUEST_ID
+    return is_short and text.isascii() and text.isprintable()
 
 
 def current_context() -> MessageContext[Any] | None:

@@ -98,6 +98,14 @@ def test_request_id_without_a_header() -> None:
     assert event.request_id == event.request_id
 
 
+@pytest.mark.parametrize("odd", ["a\r\nb", "é", "x" * 129])
+def test_request_id_that_is_none(odd: str) -> None:
+    """What might break a header or a log record is replaced, as in HTTP."""
+    one = context(headers={"dm-request-id": odd})
+    assert len(one.request_id) == 20
+    assert len(context(id_=odd).request_id) == 20
+
+
 def test_current_request_id() -> None:
     """It is that of the message at hand, else of the HTTP request, else none."""
     assert current_context() is None
