@@ -83,6 +83,9 @@ def _text(value: Any) -> Any:
         raise EncodingError(message)
     if isinstance(value, Mapping):
         return dict(value)
+    if value is None or isinstance(value, bool | tuple | frozenset):
+        message = f"{value!r} cannot be a key of a JSON object: use a text."
+        raise EncodingError(message)
     message = (
         f"{type(value).__module__}.{type(value).__qualname__} cannot travel as JSON: "
         "send builtins, a dataclass, an attrs class or a msgspec.Struct."

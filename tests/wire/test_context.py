@@ -101,7 +101,8 @@ def test_request_id_without_a_header() -> None:
 @pytest.mark.parametrize("odd", ["a\r\nb", "é", "x" * 129])
 def test_request_id_that_is_none(odd: str) -> None:
     """What might break a header or a log record is replaced, as in HTTP."""
-    one = context(headers={"dm-request-id": odd})
+    one = context()
+    one.headers["dm-request-id"] = odd
     assert len(one.request_id) == 20
     assert len(context(id_=odd).request_id) == 20
 
