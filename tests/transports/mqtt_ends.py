@@ -21,8 +21,12 @@ def hold(_: Delivery) -> None:
     """Answer nothing."""
 
 
-def ending(*outcomes: tuple[str, str]) -> Service:
-    """Make a service whose deliveries end so, one after the other; the rest well."""
+def ending(*outcomes: tuple[str, str] | tuple[str, str, float]) -> Service:
+    """Make a service whose deliveries end so, one after the other; the rest well.
+
+    Each is an outcome, its reason, and how long it rests where the policy, which draws
+    that at random, is not to decide.
+    """
     left = list(outcomes)
 
     def end(delivery: Delivery) -> None:

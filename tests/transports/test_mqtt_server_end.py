@@ -77,8 +77,8 @@ async def test_clean_session_buries_what_would_be_forgotten(
     pauses: bool,  # noqa: FBT001
 ) -> None:
     """What rests, or is given back, when a server stops: its broker keeps nothing."""
-    service = ending(("retry", "RuntimeError"))
-    options = {**QUICK, "redelivery_delay": 600.0, "protocol_version": version}
+    service = ending(("retry", "RuntimeError", 600.0))
+    options = {**QUICK, "protocol_version": version}
     async with Peer(mqtt_server.url, version) as peer:
         await peer.subscribe(f"g/dead/{root}")
         async with served(
@@ -106,13 +106,12 @@ async def test_kept_session_brings_back_what_was_not_done(
 ) -> None:
     """What rests, what is given back, and what came meanwhile: all of it comes."""
     options: Any = {
-        "redelivery_delay": 600.0,
         "client_id": root,
         "clean": False,
         "protocol_version": version,
     }
     pattern = (root, {"qos": 1})
-    service = ending(("retry", "RuntimeError"))
+    service = ending(("retry", "RuntimeError", 600.0))
     async with Peer(mqtt_server.url) as peer:
         async with served(
             mqtt_server.url, pattern, service=service, **options
