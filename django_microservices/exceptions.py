@@ -24,7 +24,10 @@ from typing import Any
 
 
 class MicroserviceError(Exception):
-    """Base of every error of this package that is not a configuration error."""
+    """Base of what can go wrong with a message.
+
+    Neither of wrong settings, nor of a value that cannot travel: a ``TypeError``.
+    """
 
 
 class RemoteError(MicroserviceError):

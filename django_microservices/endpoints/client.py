@@ -32,9 +32,10 @@ class Client(Verbs):
     module level. Sync verbs are for views, tasks and commands; inside a running event
     loop they raise ``SynchronousOnlyOperation`` and name their ``a`` twin.
 
-    All verbs raise :class:`NotConnected` and :class:`ConnectionLost`; those that wait
-    for an answer also :class:`RemoteError`, :class:`NoHandler`,
-    :class:`MessageTimeout` and, with a type asked for, :class:`InvalidReply`.
+    All verbs raise :class:`NotConnected`, :class:`ConnectionLost`,
+    :class:`MessageTimeout`, :class:`TransportRefused`, :class:`MessageTooLarge` and
+    :class:`EncodingError`; those that wait for an answer also :class:`RemoteError`,
+    :class:`NoHandler` and :class:`InvalidReply`, streams :class:`StreamOverflow`.
     """
 
     def __init__(self, name: str, load: Callable[[], Any]) -> None:
