@@ -38,8 +38,17 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Import a wire's file when it is first named."""
+        """Import a wire's file when it is first named.
+
+        Raises ``ImportError`` with the command that installs a driver that is missing.
+        """
         if name not in _FILES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        return getattr(import_module(_FILES[name], __name__), name)
+        file = _FILES[name]
+        try:
+            return getattr(import_module(file, __name__), name)
+        except ModuleNotFoundError as error:
+            extra = f"django-microservices-kit[{file.removeprefix('.')}]"
+            message = f"{name} needs {error.name}: pip install {extra!r}"
+            raise ImportError(message) from error

@@ -1,8 +1,9 @@
 """What all transports share."""
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
-from django_microservices import transports
+from django_microservices import create_client, transports
 from django_microservices.transports import TCPTransport
 
 from .peers import Service
@@ -13,6 +14,19 @@ def test_transports_are_named() -> None:
     assert transports.TCPTransport is TCPTransport
     with pytest.raises(AttributeError, match="no attribute 'CarrierPigeon'"):
         getattr(transports, "CarrierPigeon")  # noqa: B009 - mypy knows better
+
+
+def test_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+
+    def find_none(*_: str) -> None:
+        raise ModuleNotFoundError(name="redis")
+
+    monkeypatch.setattr(transports, "import_module", find_none)
+    says = r"RedisTransport needs redis: pip install 'django-microservices-kit\[redis\]'"
+    with pytest.raises(ImproperlyConfigured, match=says):
+        create_client("django_microservices.transports.RedisTransport")
+
 
 
 async def test_a_transport_is_two_methods() -> None:
