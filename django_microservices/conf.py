@@ -60,8 +60,12 @@ def service_name() -> str:
 
 def names_in(kind: str) -> list[str]:
     """Return the names in ``SERVERS`` or ``CLIENTS``."""
-    entries = setting(kind)
-    check_keys(entries, entries, f"{SETTING}[{kind!r}]")
+    entries, path = setting(kind), f"{SETTING}[{kind!r}]"
+    check_keys(entries, entries, path)
+    for name in entries:
+        if not isinstance(name, str):
+            message = f"{path}: {masked(name)} is no name."
+            raise ImproperlyConfigured(message)
     return list(entries)
 
 
@@ -92,7 +96,7 @@ def client_config(entry: Mapping[str, Any], path: str) -> ClientConfig:
     timeout = entry.get("TIMEOUT", DEFAULT_TIMEOUT)
     if timeout is not None:
         timeout = number(timeout, f"{path}['TIMEOUT']")
-    middleware = _middleware(entry, f"{path}['MIDDLEWARE']")
+    middleware = middleware_of(entry, path)
     serve = partial(_serve_here, transport) if transport.in_process else None
     return ClientConfig(transport, timeout, middleware, serve)
 
@@ -102,11 +106,7 @@ def server_config(name: str, entry: Mapping[str, Any], path: str) -> ServerConfi
     check_keys(entry, _SERVER_KEYS, path)
     transport = _transport(entry, path, "server")
     concurrency = whole(entry.get("CONCURRENCY", 100), f"{path}['CONCURRENCY']")
-    everywhere = {"MIDDLEWARE": setting("MIDDLEWARE")}
-    middleware = (
-        *_middleware(everywhere, f"{SETTING}['MIDDLEWARE']"),
-        *_middleware(entry, f"{path}['MIDDLEWARE']"),
-    )
+    middleware = (*middleware_everywhere(), *middleware_of(entry, path))
     handlers = handlers_of(name, entry.get("HANDLERS"), path)
     return ServerConfig(transport, handlers, middleware, concurrency, settings.DEBUG)
 
@@ -117,7 +117,14 @@ def _transport(entry: Mapping[str, Any], path: str, end: str) -> Any:
     return build_transport(given, options, path, end, service_name)
 
 
-def _middleware(entry: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+def middleware_everywhere() -> tuple[Any, ...]:
+    """Return what stands around every handler, on every server."""
+    return middleware_of({"MIDDLEWARE": setting("MIDDLEWARE")}, SETTING)
+
+
+def middleware_of(entry: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+    """Import the middleware of one entry of ``SERVERS`` or ``CLIENTS``."""
+    path = f"{path}['MIDDLEWARE']"
     given = items(entry.get("MIDDLEWARE", ()), path)
     parts = tuple(imported(item, path) for item in given)
     for part in parts:
@@ -145,6 +152,10 @@ def handlers_of(server: str, named: Iterable[str] | None, path: str) -> list[Han
     """Return the handlers that a server offers; ``named`` is its ``HANDLERS``."""
     path = f"{path}['HANDLERS']"
     names = None if named is None else items(named, path)
+    for name in names or ():
+        if not (isinstance(name, str) and all(name.split("."))):
+            message = f"{path}: {masked(name)} is no dotted name of an app or module."
+            raise ImproperlyConfigured(message)
     return discovery.handlers(server, names, path)
 
 

@@ -10,6 +10,7 @@ from django_microservices import conf
 from django_microservices.conf import (
     clients,
     handlers_of,
+    names_in,
     server_config,
     servers,
     service_name,
@@ -235,3 +236,17 @@ def test_handlers_as_text() -> None:
     """A lone name is no list."""
     text = refusal(handlers_of, "default", APP, "X")
     assert text == f"X['HANDLERS']: {APP!r} is not a list."
+
+
+@pytest.mark.parametrize("name", [5, None, "", ".", ".x", "x.", "a..b"])
+def test_handlers_that_are_no_names(name: Any) -> None:
+    """HANDLERS lists dotted names, and nothing else."""
+    text = refusal(handlers_of, "default", [APP, name], "X")
+    assert text == f"X['HANDLERS']: {name!r} is no dotted name of an app or module."
+
+
+@pytest.mark.parametrize("kind", ["SERVERS", "CLIENTS"])
+def test_names_are_texts(kind: str) -> None:
+    """Anything else could not be named by a handler, a command or an error."""
+    with given(**{kind: {"a": {}, 5: {}}}):
+        assert refusal(names_in, kind) == f"MICROSERVICES[{kind!r}]: 5 is no name."

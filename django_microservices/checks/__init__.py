@@ -6,9 +6,11 @@ E002   a handler cannot be used as it is written
 E003   two handlers on one server answer the same request
 E004   a handler is bound to a server that settings do not have
 E005   a pattern begins with "dm-", which is reserved
-E006   a handler returns a model or QuerySet, which cannot travel as it is
+E006   a handler returns what cannot travel as it is: a model, a QuerySet, a plain class
 E007   a text pattern that is JSON, so that nothing can reach it
 E008   a certificate or key of ``tls_options`` or ``tls`` cannot be used
+E009   a handler asks for a client that settings do not have
+E010   middleware of settings cannot be put around anything
 W001   two wildcard patterns on one server overlap
 W002   a marked function is not served: outside of ``handlers.py``, or hidden there
 W003   ``DATABASE_MAX_AGE`` and ``CONN_MAX_AGE`` are 0: a connection for each message
@@ -35,11 +37,11 @@ TAG = "microservices"
 @register(TAG)
 def check_microservices(**_: Any) -> list[CheckMessage]:
     """Construct everything in settings, and look at what came of it."""
-    from . import addresses, database, handlers, tls
+    from . import addresses, database, handlers, middleware, tls
     from .found import Found
 
     found = Found()
-    rooms = (handlers, database, tls, addresses)
+    rooms = (handlers, middleware, database, tls, addresses)
     checks = [check for room in rooms for check in room.CHECKS]
     return [*found.messages, *(message for check in checks for message in check(found))]
 

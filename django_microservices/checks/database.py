@@ -1,6 +1,7 @@
 """Checks of the connections that sync handlers keep."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.core.checks import CheckMessage, Info, Warning  # noqa: A004
 from django.core.exceptions import ImproperlyConfigured
@@ -13,8 +14,8 @@ from .found import Found
 
 def connection_per_message(found: Found) -> Iterator[CheckMessage]:
     """W003."""
-    aliases = _unkept(found)
-    if aliases and not _max_age():
+    aliases, options = _unkept(found), _options()
+    if aliases and options and not options["database_max_age"]:
         yield Warning(
             f"MICROSERVICES['DATABASE_MAX_AGE'] is 0, as is CONN_MAX_AGE of {aliases}: "
             "sync handlers connect anew for each message.",
@@ -25,9 +26,10 @@ def connection_per_message(found: Found) -> Iterator[CheckMessage]:
 
 def kept_connections(found: Found) -> Iterator[CheckMessage]:
     """I002."""
-    aliases, age = _unkept(found), _max_age()
-    if aliases and age:
-        threads = conf.setting("SYNC_THREADS") + conf.setting("STREAM_THREADS")
+    aliases, options = _unkept(found), _options()
+    if aliases and options and options["database_max_age"]:
+        age = options["database_max_age"]
+        threads = options["sync_threads"] + options["stream_threads"]
         yield Info(
             f"CONN_MAX_AGE of {aliases} is 0; the threads of sync handlers keep their "
             f"connections for {age:g} s nevertheless (DATABASE_MAX_AGE).",
@@ -45,12 +47,11 @@ def _unkept(found: Found) -> str:
     return ", ".join(repr(a) for a, of in given.items() if of["CONN_MAX_AGE"] == 0)
 
 
-def _max_age() -> float:
+def _options() -> dict[str, Any] | None:
     try:
-        age: float = conf.microservice_options()["database_max_age"]
+        return conf.microservice_options()
     except ImproperlyConfigured:
-        return 60.0  # E001 says so
-    return age
+        return None  # E001 says so
 
 
 CHECKS = (connection_per_message,)

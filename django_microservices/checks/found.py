@@ -20,20 +20,26 @@ from . import TAG
 class Found:
     """What settings say, constructed, and the errors met on the way.
 
-    ``names`` are the servers of settings, whether or not they can be constructed, and
-    ``by_default`` those without ``HANDLERS``.
+    ``names`` are the servers of settings and ``client_names`` the clients, whether or
+    not they can be constructed, and ``by_default`` the servers without ``HANDLERS``.
+    ``middleware`` is what stands in settings, by the path of where.
     """
 
     def __init__(self) -> None:
         self.servers: dict[str, ServerConfig] = {}
         self.clients: dict[str, ClientConfig] = {}
         self.by_default: set[str] = set()
+        self.middleware: dict[str, tuple[Any, ...]] = {}
         self.messages: list[CheckMessage] = []
         self._try(conf.microservice_options)
+        self.middleware[conf.SETTING] = self._try(conf.middleware_everywhere) or ()
         self.names: list[str] = self._try(partial(conf.names_in, "SERVERS")) or []
         for name in self.names:
             self._try(partial(self._add_server, name))
-        for name in self._try(partial(conf.names_in, "CLIENTS")) or ():
+        self.client_names: list[str] = (
+            self._try(partial(conf.names_in, "CLIENTS")) or []
+        )
+        for name in self.client_names:
             self._try(partial(self._add_client, name))
 
     def _try(self, construct: Callable[[], Any]) -> Any:
@@ -57,6 +63,7 @@ class Found:
         if self._is_async(entry, path):
             return
         self.servers[name] = conf.server_config(name, entry, path)
+        self.middleware[path] = conf.middleware_of(entry, path)
         if entry.get("HANDLERS") is None:
             self.by_default.add(name)
 
@@ -64,6 +71,7 @@ class Found:
         entry, path = self._entry("CLIENTS", name)
         if not self._is_async(entry, path):
             self.clients[name] = conf.client_config(entry, path)
+            self.middleware[path] = self.clients[name].middleware
 
     def _entry(self, kind: str, name: str) -> tuple[Any, str]:
         try:

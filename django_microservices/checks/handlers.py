@@ -9,8 +9,9 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
 from .. import conf
 from ..dispatch.decorators import marked_functions, marks_of
 from ..dispatch.handlers import Handler
-from ..dispatch.payloads import unencodable_reason
+from ..dispatch.payloads import is_native, unencodable_reason
 from ..dispatch.registry import HANDLERS
+from ..dispatch.signatures import Inject, slots_of
 from ..endpoints.config import ServerConfig
 from ..schema import unknown
 from ..wire.patterns import RESERVED_PREFIX, is_reserved, unreachable_reason
@@ -43,6 +44,20 @@ def unknown_servers(found: Found) -> Iterator[CheckMessage]:
             yield Error(text, id=f"{TAG}.E004")
 
 
+def unknown_clients(found: Found) -> Iterator[CheckMessage]:
+    """E009."""
+    for handler in found.handlers:
+        for slot in slots_of(handler.source):
+            name = slot.marker.source if isinstance(slot.marker, Inject) else None
+            if isinstance(name, str) and name not in found.client_names:
+                text = unknown(
+                    f"{_name(handler)}: parameter {slot.name!r}: {slot.marker!r}",
+                    name,
+                    found.client_names,
+                )
+                yield Error(text, id=f"{TAG}.E009")
+
+
 def reserved_patterns(found: Found) -> Iterator[CheckMessage]:
     """E005."""
     for handler in found.handlers:
@@ -59,7 +74,8 @@ def reserved_patterns(found: Found) -> Iterator[CheckMessage]:
 def unencodable_answers(found: Found) -> Iterator[CheckMessage]:
     """E006."""
     for handler in found.handlers:
-        reason = unencodable_reason(handler.answer)
+        answer = handler.answer
+        reason = unencodable_reason(answer) if is_native(answer) else None
         if reason is not None:
             yield Error(f"{_name(handler)}: {reason}", id=f"{TAG}.E006")
 
@@ -145,6 +161,7 @@ def _name(handler: Handler) -> str:
 CHECKS = (
     duplicates,
     unknown_servers,
+    unknown_clients,
     reserved_patterns,
     unencodable_answers,
     unreachable_patterns,

@@ -45,6 +45,10 @@ def kind_name(kind: str) -> str:
 
 
 def _pattern(kind: str, given: Any) -> Pattern:
+    if callable(given):
+        name = getattr(given, "__qualname__", repr(given))
+        message = f"Write @{kind_name(kind)}(...) with a pattern, which {name} is not."
+        raise TypeError(message)
     if not isinstance(given, _CONTRACTS):
         return Pattern.of(given)
     if (kind == "event") is not isinstance(given, Event):

@@ -54,6 +54,8 @@ class Handler:
         self.controller = controller
         self.module = (controller or function).__module__
         self.name = f"{function.__module__}.{function.__qualname__}"
+        if controller is not None:
+            _refuse_unmakable(controller)
         self._read_options(Options.of(mark, self.name))
         self._read_function(mark)
         self.guards = self._parts("guards")
@@ -67,7 +69,7 @@ class Handler:
             pipes=self.pipes,
             payload=_payload(mark),
         )
-        self.encode = encoder_for(self.answer)
+        self.encode = self._encoder()
 
     def _read_options(self, options: Options) -> None:
         self.servers = options.servers
@@ -103,6 +105,13 @@ class Handler:
         if self.streams:
             return next(iter(get_args(returned)), Any)
         return returned
+
+    def _encoder(self) -> Callable[[Any], bytes]:
+        try:
+            return encoder_for(self.answer)
+        except (TypeError, NameError) as error:
+            message = f"{self.name}: the answer: {error}"
+            raise ImproperlyConfigured(message) from error
 
     def _check(self) -> None:
         if self.is_async and self.atomic:
@@ -186,10 +195,22 @@ def the(cls: type) -> Any:
         try:
             instance = cls()
         except TypeError as error:
-            message = f"{cls.__module__}.{cls.__qualname__} cannot be made: {error}."
-            raise ImproperlyConfigured(message) from error
+            raise _unmakable(cls, error) from error
         _instances.setdefault(cls, instance)
     return _instances[cls]
+
+
+def _refuse_unmakable(cls: type[Controller]) -> None:
+    """Refuse a Controller that needs arguments, which nobody gives; make none."""
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        raise _unmakable(cls, error) from error
+
+
+def _unmakable(cls: type, error: TypeError) -> ImproperlyConfigured:
+    message = f"{cls.__module__}.{cls.__qualname__} cannot be made: {error}."
+    return ImproperlyConfigured(message)
 
 
 def _bound(function: Callable[..., Any], cls: type[Controller]) -> Callable[..., Any]:

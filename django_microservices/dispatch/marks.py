@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec.inspect
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..wire.seconds import seconds_of
 from ..wire.text import suggestion
 from .decorators import Mark, kind_name
+from .payloads import is_native
 
 _OF_THE_WIRE = ("qos", "queue")
 _OF_REQUESTS = {"response"}
@@ -38,9 +40,8 @@ class Options(NamedTuple):
             message = f"{path}: using={values['using']!r} is for atomic=True."
             raise ImproperlyConfigured(message)
         return cls(
-            **values,
-            response=given.get("response"),
-            of_the_wire={name: given[name] for name in _OF_THE_WIRE if name in given},
+            **{name: values[name] for name in cls._fields if name in values},
+            of_the_wire={n: values[n] for n in _OF_THE_WIRE if values[n] is not None},
         )
 
 
@@ -58,7 +59,7 @@ def _read(given: Mapping[str, Any], name: str, path: str) -> Any:
         return default
     try:
         return read(given[name])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NameError) as error:
         message = f"{path}: {name}={given[name]!r} is not {what}."
         raise ImproperlyConfigured(message) from error
 
@@ -89,13 +90,34 @@ def _seconds(value: Any) -> float:
     return seconds_of(value, "timeout")
 
 
+def _shape(value: Any) -> Any:
+    if is_native(value) and not isinstance(value, type):
+        msgspec.inspect.type_info(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError
+    return value
+
+
 _READERS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "servers": (None, _servers, "the name of a server, or several"),
     "atomic": (False, _flag, "True or False"),
     "using": (None, _alias, "an alias in DATABASES"),
     "timeout": (None, _seconds, "a number of seconds above 0"),
     "uses_database": (False, _flag, "True or False"),
+    "response": (None, _shape, "a type, or a serializer"),
+    "queue": (None, _text, "a text"),
+    "qos": (None, _whole, "a whole number"),
 }
 
-OPTIONS = frozenset((*_READERS, *_OF_THE_WIRE, *_OF_REQUESTS))
+OPTIONS = frozenset(_READERS)
 """Every option of ``message_pattern``."""

@@ -64,7 +64,8 @@ def discover(
     errors: list[ImproperlyConfigured] = []
     for function, mark, controller in _marked_in(modules):
         try:
-            _refuse_without_self(function)
+            if controller is not None:
+                _refuse_without_self(function)
             handlers.append(Handler(function, mark, controller, resolve_client))
         except ImproperlyConfigured as error:
             errors.append(error)
@@ -110,12 +111,32 @@ _WITHOUT_SELF = (staticmethod, classmethod)
 
 def _refuse_without_self(function: Any) -> None:
     if isinstance(function, _WITHOUT_SELF):
-        message = (
-            f"{function.__module__}.{function.__qualname__}: a Controller's handler "
-            f"takes self: leave @{type(function).__name__} out, or make it a function "
-            "of the module."
-        )
-        raise ImproperlyConfigured(message)
+        cure = f"leave @{type(function).__name__} out"
+    elif not _takes_self(function):
+        cure = "write it first"
+    else:
+        return
+    message = (
+        f"{function.__module__}.{function.__qualname__}: a Controller's handler takes "
+        f"self: {cure}, or make it a function of the module."
+    )
+    raise ImproperlyConfigured(message)
+
+
+def _takes_self(function: Any) -> bool:
+    """Whether the first parameter is meant for the instance.
+
+    By another name it is, if another follows that may be the payload.
+    """
+    first, *rest = inspect.signature(function).parameters.values() or (None,)
+    if first is None or first.kind in _BY_NAME:
+        return False
+    if first.name == "self" or first.kind is first.VAR_POSITIONAL:
+        return True
+    return bool(rest) and first.annotation is first.empty
+
+
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
 
 def _is_controller(member: Any) -> bool:

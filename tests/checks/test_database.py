@@ -35,7 +35,20 @@ def test_kept_connections(handlers: Write) -> None:
     assert "up to 7 connections" in (message.hint or "")
 
 
-def test_database_while_settings_are_wrong(handlers: Write) -> None:
-    """A wrong age is one error."""
-    name = handlers(SYNC)
-    assert ids(found(SERVERS=served(name), DATABASE_MAX_AGE="a")) == ["E001"]
+@pytest.mark.parametrize("deploy", [False, True])
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("DATABASE_MAX_AGE", "a"),
+        ("SYNC_THREADS", "8"),
+        ("SYNC_THREADS", None),
+        ("STREAM_THREADS", [4]),
+    ],
+)
+def test_database_while_settings_are_wrong(
+    handlers: Write, entry: str, value: object, *, deploy: bool
+) -> None:
+    """A wrong age or number of threads is one error."""
+    servers = served(handlers(SYNC))
+    messages = found(deploy=deploy, SERVERS=servers, **{entry: value})
+    assert ids(messages) == ["E001"]

@@ -2,6 +2,7 @@
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,33 @@ def test_duplicates_by_inheritance(handlers: Write) -> None:
     assert message.msg.endswith(f"{name}.Base.a and {name}.Base.a ({name}.Other).")
 
 
+ASKING = """
+from typing import Annotated
+from django_microservices import Client, Inject
+class C(Controller):
+    @message_pattern('a')
+    def a(self, data, stock: Annotated[Client, Inject('STOK')]): ...
+    @message_pattern('b')
+    def b(self, data, one: Annotated[int, Inject(int)]): ...
+"""
+
+
+def test_unknown_client(handlers: Write) -> None:
+    """A handler that asks for a client that is not, is told, with what was meant."""
+    name = handlers(ASKING)
+    clients: dict[str, Any] = {"STOCK": {"OPTIONS": {"prot": 1}}}
+    message = one(found(SERVERS=served(name), CLIENTS=clients), "E009")
+    asked = f"{name}.C.a: parameter 'stock': Inject('STOK')"
+    assert message.msg == f"{asked}: unknown; did you mean 'STOCK'?"
+
+
+def test_known_client(handlers: Write) -> None:
+    """One that settings have may be asked for, though its options be wrong."""
+    clients: dict[str, Any] = {"STOK": {"OPTIONS": {"prot": 1}}}
+    messages = found(SERVERS=served(handlers(ASKING)), CLIENTS=clients)
+    assert ids(messages) == ["E001"]
+
+
 def test_unknown_server(handlers: Write) -> None:
     """A handler that is bound to a server that is not, is told."""
     name = handlers("@message_pattern('a', servers='defualt')\ndef a(data): ...")
@@ -82,6 +110,48 @@ def test_unencodable_answer(handlers: Write, annotation: str) -> None:
     name = handlers(f"@message_pattern('a')\ndef a(data: int) -> {annotation}: ...")
     message = one(found(SERVERS=served(name)), "E006")
     assert message.msg.startswith(f"{name}.a: ")
+
+
+ANSWERS = """
+from dataclasses import dataclass
+from decimal import Decimal
+from django import forms
+from django_microservices.dispatch.payloads import encode, register
+class Plain: ...
+class Money: ...
+class MoneyAdapter:
+    may_block = False
+    claims = staticmethod(lambda annotation: annotation is Money)
+    encoder_for = staticmethod(lambda annotation: encode)
+register(MoneyAdapter(), when=__name__)
+class Form(forms.Form): ...
+"""
+
+
+@pytest.mark.parametrize("answer", ["Plain", "list[Plain]", "Plain | None"])
+@pytest.mark.parametrize("given", ["", ", response={answer}"])
+def test_answer_of_a_plain_class(handlers: Write, answer: str, given: str) -> None:
+    """It says nothing of its fields, so no answer of it can travel."""
+    annotation = "" if given else f" -> {answer}"
+    name = handlers(
+        f"{ANSWERS}@message_pattern('a'{given.format(answer=answer)})\n"
+        f"def a(data: int){annotation}: ..."
+    )
+    message = one(found(SERVERS=served(name)), "E006")
+    assert message.msg.startswith(f"{name}.a: {name}.Plain cannot travel as JSON")
+
+
+def test_answer_that_an_adapter_writes(handlers: Write) -> None:
+    """It knows the class."""
+    name = handlers(f"{ANSWERS}@message_pattern('a')\ndef a(data) -> Money: ...")
+    assert ids(found(SERVERS=served(name))) == []
+
+
+def test_answer_that_its_adapter_refuses(handlers: Write) -> None:
+    """A form shapes no answer, which is no accident of the checks."""
+    name = handlers(f"{ANSWERS}@message_pattern('a')\ndef a(data) -> Form: ...")
+    message = one(found(SERVERS=served(name)), "E002")
+    assert message.msg.startswith(f"{name}.a: the answer: Form is a form")
 
 
 @pytest.mark.parametrize("pattern", ["1.0", '{"b":1,"a":2}', "true", '"x"'])
@@ -192,6 +262,32 @@ def test_handler_without_self(handlers: Write, kind: str) -> None:
     message = one(found(SERVERS=served(name)), "E002")
     assert message.msg.startswith(f"{name}.C.stray: a Controller's handler takes self")
     assert f"@{kind}" in message.msg
+
+
+@pytest.mark.parametrize(
+    "parameters", ["", "data", "*, data", "data: int", "data: int, context: Any"]
+)
+def test_handler_that_forgot_self(handlers: Write, parameters: str) -> None:
+    """What stands first gets the instance, so it can be no payload."""
+    name = handlers(
+        "class C(Controller):\n    @message_pattern('a')\n"
+        f"    def stray({parameters}): ...\n"
+    )
+    message = one(found(SERVERS=served(name)), "E002")
+    assert message.msg == (
+        f"{name}.C.stray: a Controller's handler takes self: write it first, "
+        "or make it a function of the module."
+    )
+
+
+@pytest.mark.parametrize("parameters", ["self: Any, data", "this, data", "*args"])
+def test_handler_with_self(handlers: Write, parameters: str) -> None:
+    """It may be annotated, or have a name of its own."""
+    name = handlers(
+        "class C(Controller):\n    @message_pattern('a')\n"
+        f"    def a({parameters}): ...\n"
+    )
+    assert ids(found(SERVERS=served(name))) == []
 
 
 def test_stray_in_handlers() -> None:

@@ -197,3 +197,17 @@ def test_wrong_scope() -> None:
     """A scope that there is not is refused where the class is made."""
     with pytest.raises(TypeError, match=r"Wrong: scope='request' is not 'process'"):
         type("Wrong", (Controller,), {}, scope="request")
+
+
+@pytest.mark.parametrize("decorator", [message_pattern, event_pattern])
+def test_a_decorator_is_written_with_a_pattern(decorator: Any) -> None:
+    """Without parentheses it would get the function for a pattern."""
+
+    def f(data: Any) -> None: ...
+
+    with pytest.raises(TypeError) as caught:
+        decorator(f)
+    name = decorator.__name__
+    assert str(caught.value) == (
+        f"Write @{name}(...) with a pattern, which {f.__qualname__} is not."
+    )

@@ -1,12 +1,13 @@
 """Handlers of a Controller, and the parts around a handler."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 
 from django_microservices import (
     Controller,
+    Inject,
+    inject,
     message_pattern,
     use_filters,
     use_guards,
@@ -62,18 +63,50 @@ def test_inherited_handler() -> None:
 
 def test_controller_is_made_when_it_is_used() -> None:
     """Looking at handlers, as checks do, makes no instance."""
+    made = []
 
-    class Unmakable(Controller):
+    class Noted(Controller):
+        def __init__(self, note: str = "made") -> None:
+            made.append(note)
+
+        @message_pattern("a")
+        def method(self, data: Any) -> None: ...
+
+    handler = handler_of(Noted.method, Noted)
+    assert made == []
+    handler.function(None)
+    assert made == ["made"]
+
+
+@pytest.mark.parametrize("scope", ["process", "message"])
+def test_controller_that_needs_arguments(scope: str) -> None:
+    """Nobody gives them, so it is refused before it is made."""
+
+    class Unmakable(Controller, scope=scope):
         def __init__(self, missing: int) -> None: ...
 
         @message_pattern("a")
         def method(self, data: Any) -> None: ...
 
-    handler = handler_of(Unmakable.method, Unmakable)
-    with pytest.raises(
-        ImproperlyConfigured, match=r"Unmakable cannot be made: .*'missi"
-    ):
-        _ = handler.function
+    text = refusal(Unmakable.method, Unmakable)
+    assert text.endswith(
+        "Unmakable cannot be made: missing a required argument: 'missing'."
+    )
+
+
+def test_controller_that_is_injected() -> None:
+    """What ``inject`` fills is not asked of anybody."""
+
+    class Injected(Controller):
+        @inject
+        def __init__(self, stock: Annotated[Any, Inject(list)]) -> None:
+            self.stock = stock
+
+        @message_pattern("a")
+        def method(self, data: Any) -> Any:
+            return self.stock
+
+    assert handler_of(Injected.method, Injected).function(None) == []
 
 
 # --- guards, pipes, interceptors, filters -----------------------------------------
@@ -158,3 +191,18 @@ def test_pipes_reach_the_payload() -> None:
 
     bind: Any = handler_of(function).plan.bind
     assert bind(b"1", None) == ((2,), {})
+
+
+def test_a_class_that_needs_arguments_is_no_guard() -> None:
+    """Its one instance is made here, so it is refused here."""
+
+    class Unmakable:
+        def __init__(self, missing: int) -> None: ...
+
+    @use_guards(Unmakable)
+    @message_pattern("a")
+    def function(data: Any) -> None: ...
+
+    text = refusal(function)
+    assert "Unmakable cannot be made: " in text
+    assert "'missing'" in text

@@ -1,13 +1,15 @@
 """The options of a handler's decorator."""
 
 import datetime
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_microservices.dispatch.decorators import Mark
 from django_microservices.dispatch.marks import Options
+
+from .test_payloads_pydantic import Order as Model
 
 
 def options(kind: str = "request", **given: Any) -> Options:
@@ -54,7 +56,17 @@ def test_timeout_is_a_timedelta() -> None:
     assert options(timeout=datetime.timedelta(minutes=1)).timeout == 60
 
 
-@pytest.mark.parametrize("name", ["servers", "using", "timeout"])
+@pytest.mark.parametrize(
+    "response", [int, list[int], int | None, Literal["a"], Any, TypeVar("T"), Model]
+)
+def test_response_is_any_type(response: Any) -> None:
+    """Whatever a return annotation may be, and what an adapter claims."""
+    assert options(response=response).response is response
+
+
+@pytest.mark.parametrize(
+    "name", ["servers", "using", "timeout", "response", "queue", "qos"]
+)
 def test_none_is_the_default(name: str) -> None:
     """None says nothing."""
     nothing: dict[str, Any] = {name: None}
@@ -70,6 +82,16 @@ def test_none_is_the_default(name: str) -> None:
         ({"atomic": "yes"}, "atomic='yes' is not True or False."),
         ({"uses_database": 1}, "uses_database=1 is not True or False."),
         ({"using": "b", "atomic": True}, "using='b' is not an alias in DATABASES."),
+        ({"response": 5}, "response=5 is not a type, or a serializer."),
+        ({"response": "Out"}, "response='Out' is not a type, or a serializer."),
+        (
+            {"response": [int]},
+            "response=[<class 'int'>] is not a type, or a serializer.",
+        ),
+        ({"queue": 5}, "queue=5 is not a text."),
+        ({"qos": "1"}, "qos='1' is not a whole number."),
+        ({"qos": True}, "qos=True is not a whole number."),
+        ({"qos": -1}, "qos=-1 is not a whole number."),
         ({"timeout": 0}, "timeout=0 is not a number of seconds above 0."),
         ({"timeout": True}, "timeout=True is not a number of seconds above 0."),
         ({"timeout": float("inf")}, "timeout=inf is not a number of seconds above 0."),

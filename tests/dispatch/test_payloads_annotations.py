@@ -1,10 +1,28 @@
 """Payloads: reading annotations."""
 
-from typing import Annotated, Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    NoReturn,
+    Protocol,
+    TypedDict,
+    TypeVar,
+)
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User, UserManager
 from django.db.models import QuerySet
+from django.utils.functional import Promise
 
 from django_microservices.dispatch.payloads.annotations import (
     MISSING,
@@ -96,7 +114,59 @@ def test_a_queryset_cannot_travel(annotation: Any) -> None:
     assert "A QuerySet cannot travel" in str(unencodable_reason(annotation))
 
 
-@pytest.mark.parametrize("annotation", [int, list[dict[str, int]], None, Any])
+class Plain:
+    """A class that says nothing of its fields."""
+
+
+class Base:
+    """One that has fields where it is derived from."""
+
+
+@dataclass
+class Derived(Base):
+    """A type with fields."""
+
+    x: Plain | None = None
+
+
+class Half(Plain):
+    """Says no more than what it derives from."""
+
+
+class Shape(Protocol):
+    """What any class may have."""
+
+    x: int
+
+
+class Tags(dict[str, int]):
+    """A builtin of one's own."""
+
+
+class Unresolved(TypedDict):
+    """Its members are not known here."""
+
+    x: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Plain, list[Plain], Plain | None, dict[str, Half], complex, type, Path],
+)
+def test_a_plain_class_cannot_travel(annotation: Any) -> None:
+    """Neither it nor what derives from it has fields that are known."""
+    assert "cannot travel as JSON" in str(unencodable_reason(annotation))
+
+
+ENCODED = [
+    *(int, list[dict[str, int]], None, Any, object, TypeVar("T"), Literal["a"]),
+    *(Base, Derived, Shape, Tags, OrderedDict, Unresolved, Enum, NoReturn),
+    *(Iterable[int], Mapping[str, Any], Callable[[int], str], Decimal, UUID, Promise),
+    *(Annotated[int, Plain], "Unresolved", NewType("Id", int), date, IntEnum),
+]
+
+
+@pytest.mark.parametrize("annotation", ENCODED)
 def test_anything_else_may_travel(annotation: Any) -> None:
     """No reason is given where none is known."""
     assert unencodable_reason(annotation) is None

@@ -1,5 +1,6 @@
 """Payloads: single members."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -79,6 +80,26 @@ def test_a_payload_without_members_is_refused(data: Any) -> None:
 def test_half_a_surrogate_is_read() -> None:
     """What msgspec alone refuses is read as elsewhere."""
     assert members_reader([NAME])(rb'{"name":"\ud83d"}') == ("\ud83d",)
+
+
+@dataclass
+class Checked:
+    """A member with code of its own."""
+
+    x: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number, and fail for what is one."""
+        len(int(self.x))  # type: ignore[arg-type]
+
+
+def test_a_member_that_its_type_refuses() -> None:
+    """The place is told, and a defect is raised."""
+    read = members_reader([ID, Member("more", Checked)])
+    refused = b'{"id":1,"more":{"x":"secret"}}'
+    assert errors_of(read, refused) == [("more", "Invalid value")]
+    with pytest.raises(TypeError, match="len"):
+        read(b'{"id":1,"more":{"x":"1"}}')
 
 
 def test_types_of_other_libraries_are_read() -> None:

@@ -211,3 +211,102 @@ def test_plain_answers_are_encoded_as_they_are() -> None:
 def test_typed_answers_are_shaped() -> None:
     """An annotation with fields takes them from what the handler returns."""
     assert encoder_for(Item)({"sku": "a", "secret": 1}) == b'{"sku":"a"}'
+
+
+# --- what the type's own code raises ------------------------------------------------
+
+
+def check(value: str) -> None:
+    """Do what a ``__post_init__`` may: refuse on purpose, by accident, and fail."""
+    match value:
+        case "rule":
+            message = "the rule"
+            raise ValueError(message)
+        case "secret":
+            int("db-password")
+        case "told":
+            message = "Told on purpose."
+            raise PayloadError.of(message, "y")
+        case "defect":
+            len(None)  # type: ignore[arg-type]
+
+
+class CheckedStruct(msgspec.Struct):
+    """A Struct with rules."""
+
+    x: str
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        check(self.x)
+
+
+@dataclass
+class CheckedDataclass:
+    """A dataclass with rules."""
+
+    x: str
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        check(self.x)
+
+
+@attrs.define
+class CheckedAttrs:
+    """An attrs class with rules."""
+
+    x: str = attrs.field(validator=lambda _, __, value: check(value))
+
+
+class CheckedRow(TypedDict):
+    """A TypedDict of what has rules."""
+
+    item: CheckedStruct
+
+
+CHECKED = [
+    (CheckedStruct, b'{"x":"%s"}', ""),
+    (CheckedDataclass, b'{"x":"%s"}', ""),
+    (CheckedAttrs, b'{"x":"%s"}', ""),
+    (CheckedRow, b'{"item":{"x":"%s"}}', "item"),
+    (list[CheckedStruct], b'[{"x":"%s"}]', "[0]"),
+]
+
+
+@pytest.mark.parametrize("said", [b"rule", b"secret"])
+@pytest.mark.parametrize(("annotation", "raw", "path"), CHECKED)
+def test_a_value_error_of_the_type_names_the_place_only(
+    annotation: Any,
+    raw: bytes,
+    path: str,
+    said: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its words may be anybody's, so they are in the log."""
+    assert errors_of(annotation, raw % said) == [(path, "Invalid value")]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    words = "the rule" if said == b"rule" else "db-password"
+    assert all(words in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(("annotation", "raw", "path"), CHECKED)
+def test_a_payload_error_of_the_type_is_for_the_caller(
+    annotation: Any, raw: bytes, path: str
+) -> None:
+    """That class was made to be shown."""
+    at = f"{path}.y".removeprefix(".")
+    assert errors_of(annotation, raw % b"told") == [(at, "Told on purpose.")]
+
+
+@pytest.mark.parametrize(("annotation", "raw", "path"), CHECKED)
+def test_a_type_error_of_the_type_is_a_defect(
+    annotation: Any, raw: bytes, path: str
+) -> None:
+    """It is raised as it was, with its own traceback."""
+    reads = (decoder_for(annotation), raw % b"defect")
+    converts = (converter_for(annotation), msgspec.json.decode(raw % b"defect"))
+    for read, payload in (reads, converts):
+        with pytest.raises(TypeError, match="NoneType") as caught:
+            read(payload)
+        assert caught.traceback[-1].name == "check", path

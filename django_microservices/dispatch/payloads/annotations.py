@@ -1,5 +1,6 @@
 """Reading annotations: what stands in them, and what no payload can be."""
 
+from abc import ABCMeta
 from collections.abc import Iterator
 from inspect import Parameter
 from types import UnionType
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec.inspect
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
+from django.utils.functional import Promise
 
 from ...wire.messages import UNSET, UnsetType
 
@@ -98,9 +100,17 @@ def is_subclass(annotation: Any, *bases: type) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, bases)
 
 
+def _named_in(annotation: Any) -> Iterator[Any]:
+    """Yield every type that an annotation names, without metadata."""
+    for member in alternatives(annotation):
+        yield member
+        for part in get_args(member):
+            yield from _named_in(part)
+
+
 def unencodable_reason(annotation: Any) -> str | None:
     """Say why answers of this type cannot travel, or ``None`` where they can."""
-    for part in parts_of(annotation):
+    for part in _named_in(annotation):
         origin = get_origin(part) or part
         if is_subclass(origin, Model):
             return (
@@ -114,4 +124,30 @@ def unencodable_reason(annotation: Any) -> str | None:
                 "dataclass or pydantic model with the fields to send, or name a "
                 "serializer with response=."
             )
+        if isinstance(origin, type) and _says_nothing(origin):
+            return (
+                f"{origin.__module__}.{origin.__qualname__} cannot travel as JSON: "
+                "annotate builtins, a dataclass, an attrs class or a msgspec.Struct, "
+                "or name a serializer with response=."
+            )
     return None
+
+
+_BUILTINS = (str, bytes, int, float, dict, list, tuple, set, frozenset, Promise)
+
+
+def _says_nothing(cls: type) -> bool:
+    """Whether a class has no fields that msgspec knows, nor has any that derives of it.
+
+    An abstract class or a Protocol stands for others.
+    """
+    if cls is object or isinstance(cls, ABCMeta) or issubclass(cls, _BUILTINS):
+        return False
+    try:
+        info = msgspec.inspect.type_info(cls)
+    except (TypeError, NameError):
+        return False
+    derived = type.__subclasses__(cls)
+    return isinstance(info, msgspec.inspect.CustomType) and all(
+        map(_says_nothing, derived)
+    )

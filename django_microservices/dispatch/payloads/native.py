@@ -1,5 +1,6 @@
 """What msgspec reads: builtins, Structs, dataclasses, TypedDicts, attrs, scalars."""
 
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from functools import partial
@@ -9,10 +10,13 @@ import msgspec
 from msgspec import inspect
 
 from ...wire.codecs import encode
+from ...wire.text import shown
 from . import PayloadError, join, read_plain, reader_for
 from .annotations import is_plain, nodes_of
 from .answers import shaping_encoder
 from .defaults import completing
+
+logger = logging.getLogger(__name__)
 
 may_block = False
 
@@ -29,14 +33,39 @@ def claims(annotation: Any) -> bool:  # noqa: ARG001 - it is asked last
 
 
 def payload_error(error: msgspec.ValidationError, root: str = "") -> PayloadError:
-    """Tell the caller what msgspec found, without the member ``root`` of our own."""
-    text, path = str(error), ""
-    if place := _PLACE.search(text):
-        text = text[: place.start()]
-        path = place[1].removeprefix(f".{root}").removeprefix(".")
+    """Tell the caller what msgspec found, without the member ``root`` of our own.
+
+    A ``TypeError`` of the type's own code is raised again, for it is a defect of that.
+    """
+    cause = error.__cause__
+    if isinstance(cause, TypeError):
+        raise cause from None
+    if cause is not None:
+        place = str(error).removeprefix(str(cause))
+        return _refusal(cause, _split(place, root)[1])
+    text, path = _split(str(error), root)
     if member := _MEMBER.fullmatch(text):
         path = join(path, member[1])
     return PayloadError.of(text, path)
+
+
+def _split(said: str, root: str) -> tuple[str, str]:
+    """Return what msgspec says, and of which place."""
+    place = _PLACE.search(said)
+    if place is None:
+        return said, ""
+    return said[: place.start()], place[1].removeprefix(f".{root}").removeprefix(".")
+
+
+def _refusal(cause: BaseException, path: str) -> PayloadError:
+    """Tell the caller where the type's own code refused a value, but not in its words.
+
+    ``int("a secret")`` raises a ``ValueError`` just as a rule does: the log has it.
+    """
+    if isinstance(cause, PayloadError):
+        return PayloadError(cause.under(path))
+    logger.warning("Invalid value at %r: %s", path, shown(repr(cause)))
+    return PayloadError.of("Invalid value", path)
 
 
 def decoder_for(annotation: Any) -> Callable[[Any], Any]:
