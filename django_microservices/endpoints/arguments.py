@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TypedDict
 
+from ..dispatch.payloads import decoder_for
 from ..transports.base import MESSAGE_OPTIONS, Transport
 from ..wire.secrets import masked
 from ..wire.text import suggestion
@@ -59,6 +60,18 @@ def options_of(given: Any, transport: Transport) -> dict[str, Any]:
             message = f"options[{name!r}]: unknown; {suggestion(name, known)}"
             raise TypeError(message)
     return options
+
+
+def refuse_unreadable(returns: Any) -> None:
+    """Raise ``TypeError`` for a type that no answer can be read as.
+
+    Afterwards the other side would have handled the request.
+    """
+    try:
+        decoder_for(returns)
+    except TypeError as error:
+        message = f"returns: {error}"
+        raise TypeError(message) from error
 
 
 def _mapping_of(given: Any, name: str) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ from ..wire.contracts import Event, Request
 from ..wire.patterns import Pattern
 from ..wire.seconds import seconds_of
 from ..wire.status import StatusStream
-from .arguments import DEFAULT, headers_of, options_of
+from .arguments import DEFAULT, headers_of, options_of, refuse_unreadable
 from .calls import Call, StreamCall
 from .config import ClientConfig
 from .connection import Connection
@@ -94,6 +94,8 @@ class Client(Verbs):
             timeout = seconds_of(timeout, "timeout")
         if options is not None:
             options = options_of(options, self._transport)
+        if returns is not None:
+            refuse_unreadable(returns)
         return kind(
             pattern,
             data,

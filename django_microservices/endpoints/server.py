@@ -179,6 +179,11 @@ class Server:
             return False
         return not (self._draining or self.watch.is_stalled)
 
+    @property
+    def unburied(self) -> int:
+        """How many places messages hold whose dead letter is refused."""
+        return getattr(self._intake, "unburied", 0)
+
     async def ended(self) -> None:
         """Return when it gave up for good, since no retry would help."""
         if self._task is not None:

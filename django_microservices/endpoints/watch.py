@@ -18,13 +18,15 @@ class Watch:
     """Looks after what a server has in flight.
 
     ``is_stalled`` says that it consumes nothing any more, though it is connected: each
-    of its places has been taken by the same delivery for :data:`STALLED` seconds.
+    of its places has been taken for :data:`STALLED` seconds, by the same delivery or by
+    a message whose dead letter the broker refuses.
     """
 
     def __init__(self, server: "Server") -> None:
         self.is_stalled = False
         self._server = server
-        self._held: frozenset[Delivery] = frozenset()
+        self._held: frozenset[Delivery] | None = None  # None: it is not full
+        self._unburied = 0
         self._since = 0.0
 
     def look(self) -> None:
@@ -45,24 +47,31 @@ class Watch:
 
     def _look_for_progress(self, now: float) -> None:
         """See whether anything has ended since it was full."""
-        in_flight = self._server.in_flight
+        in_flight, unburied = self._server.in_flight, self._server.unburied
         if not self._is_full():
-            self._held, self.is_stalled = frozenset(), False
-        elif not self._held or not self._held <= in_flight:
-            self._held, self._since = frozenset(in_flight), now
-            self.is_stalled = False
+            self._held, self.is_stalled = None, False
+        elif (
+            self._held is None
+            or not self._held <= in_flight
+            or unburied < self._unburied
+        ):
+            self._held, self._unburied = frozenset(in_flight), unburied
+            self._since, self.is_stalled = now, False
         elif not self.is_stalled and now - self._since >= STALLED:
             self.is_stalled = True
             logger.error(
-                "Server %r takes nothing new: of %d handlers none has ended for %g s.",
+                "Server %r takes nothing new: of %d handlers none has ended for %g s, "
+                "and %d places are held by dead letters that are refused.",
                 self._server.name,
                 len(in_flight),
                 now - self._since,
+                unburied,
             )
 
     def _is_full(self) -> bool:
         """Whether no place is left; the handlers of one event share theirs."""
-        in_flight, limit = self._server.in_flight, self._server.config.concurrency
-        if len(in_flight) < limit:
+        in_flight = self._server.in_flight
+        places = self._server.config.concurrency - self._server.unburied
+        if len(in_flight) < places:
             return False
-        return len({id(one.message) for one in in_flight if one.takes_place}) >= limit
+        return len({id(one.message) for one in in_flight if one.takes_place}) >= places

@@ -65,6 +65,10 @@ def _brackets(text: bytes) -> bytes:
     return _STRINGS.sub(b"", text)
 
 
+# Of what subclasses msgspec takes no instances, such as Django's SafeString.
+_SUBCLASSED: Any = ((str, str.__str__), (int, int.__int__), (float, float.__float__))
+
+
 def _text(value: Any) -> Any:
     """Write what msgspec does not know as ``DjangoJSONEncoder`` does."""
     if isinstance(value, Promise):
@@ -86,6 +90,9 @@ def _text(value: Any) -> Any:
     if value is None or isinstance(value, bool | tuple | frozenset):
         message = f"{value!r} cannot be a key of a JSON object: use a text."
         raise EncodingError(message)
+    for kind, plain in _SUBCLASSED:
+        if isinstance(value, kind):
+            return plain(value)
     message = (
         f"{type(value).__module__}.{type(value).__qualname__} cannot travel as JSON: "
         "send builtins, a dataclass, an attrs class or a msgspec.Struct."

@@ -17,9 +17,21 @@ class User:
     name: str
 
 
+class Shapeless:
+    """What no reply can be."""
+
+
 SUM = Request({"cmd": "sum"}, list[int], int)
 ECHO = Request("echo", dict[str, str], User)
 NOTED = Event("noted", int)
+
+
+async def test_type_that_no_answer_has(port: int) -> None:
+    """It is an error before anything is sent."""
+    async with calling(port) as client:
+        with pytest.raises(TypeError, match=r"returns: .*Shapeless"):
+            await client.asend("noted", returns=Shapeless)
+    assert noted == []
 
 
 async def test_returns(port: int) -> None:

@@ -117,6 +117,24 @@ async def test_handlers_of_one_event_share_a_place(holding: Holding) -> None:
     assert [holding.look() for _ in range(3)] == [True, True, True]
 
 
+@pytest.mark.usefixtures("at_once")
+async def test_dead_letters_that_are_refused(
+    holding: Holding, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold places as well: with no other left it is not ready."""
+    intake: Any = holding.server._intake
+    intake.unburied = PLACES - 1
+    assert [holding.look() for _ in range(3)] == [True, True, True]
+    intake.unburied = PLACES
+    assert [holding.look() for _ in range(3)] == [True, False, False]
+    assert f"{PLACES} places are held by dead letters" in caplog.text
+    intake.unburied = PLACES - 1
+    await holding.deliver(1)
+    assert [holding.look() for _ in range(2)] == [True, False]
+    await holding.let_go()
+    assert holding.look()
+
+
 async def test_overdue() -> None:
     """A sync handler whose caller gave up frees its place, answered so."""
     entered: list[int] = []

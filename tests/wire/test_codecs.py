@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from django.contrib.auth.models import User
 from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +162,27 @@ def test_encodes_as_django(value: Any) -> None:
 )
 def test_encodes(value: Any, text: bytes) -> None:
     """NaN is never written, and what JavaScript can write goes back to it."""
+    assert encode(value) == text
+
+
+class Meters(float):
+    """A number of a type of its own."""
+
+
+class Number(int):
+    """Another."""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (mark_safe("<b>"), b'"<b>"'),
+        ([Meters(1.5), Number(2)], b"[1.5,2]"),
+        ({mark_safe("a"): 1}, b'{"a":1}'),
+    ],
+)
+def test_subclasses_of_builtins(value: Any, text: bytes) -> None:
+    """They travel as what they are a kind of: what a template renders is a text."""
     assert encode(value) == text
 
 
