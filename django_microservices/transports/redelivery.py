@@ -1,6 +1,7 @@
 """What becomes of a message that failed: the same policy on every wire."""
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 LONGEST_DELAY = 60.0
@@ -8,6 +9,45 @@ LONGEST_DELAY = 60.0
 
 GIVEN_BACK = "cancelled"
 """The reason of a delivery that its server gives back because it stops."""
+
+REASON_HEADER = "dm-reason"
+"""On a dead letter: why it is one."""
+DELIVERIES_HEADER = "dm-deliveries"
+"""... how often it was delivered."""
+GROUP_HEADER = "dm-group"
+"""... and where it was, as the wire has it: this and the next ones."""
+STREAM_HEADER = "dm-stream"
+SEQUENCE_HEADER = "dm-sequence"
+SUBJECT_HEADER = "dm-subject"
+ID_HEADER = "dm-id"
+_OF_LETTERS = frozenset(
+    (
+        REASON_HEADER,
+        DELIVERIES_HEADER,
+        GROUP_HEADER,
+        STREAM_HEADER,
+        SEQUENCE_HEADER,
+        SUBJECT_HEADER,
+        ID_HEADER,
+    )
+)
+
+
+def headers_of_letter(
+    headers: Mapping[str, str] | None, reason: str, deliveries: int
+) -> dict[str, str]:
+    """Return the headers of a dead letter: the message's, and what became of it.
+
+    A message may have been a dead letter that somebody sent once more: what stands
+    there of that one is left out.
+    """
+    kept = {k: v for k, v in (headers or {}).items() if k not in _OF_LETTERS}
+    return kept | {REASON_HEADER: reason, DELIVERIES_HEADER: str(deliveries)}
+
+
+def is_given_back(delivery: Any) -> bool:
+    """Whether its server stops; a handler's own reasons are those of dead letters."""
+    return bool(delivery.outcome == "retry" and delivery.reason == GIVEN_BACK)
 
 
 class Redelivery:

@@ -1,4 +1,4 @@
-"""A bound on what is in flight, for the wires whose broker only pushes."""
+"""A bound on what is in flight, for the wires whose broker may send more than that."""
 
 import asyncio
 from collections import deque
@@ -7,20 +7,21 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..wire.messages import Message
+from ..wire.messages import UNSET, Message
 
 if TYPE_CHECKING:
     from .base import Deliver, Delivery, Respond
 
-Item = tuple[Message, "Respond", Callable[[Any], None] | None, float]
+Item = tuple[Message, "Respond", Callable[[Any], None] | None, int, float]
 
 
 class Room:
     """At most ``limit`` deliveries at once; what arrives meanwhile waits in order.
 
-    ``pause()`` is called when as many wait as may be in flight, so that no more is read
-    from the broker, and ``resume()`` when half of them are gone. What a message waited
-    is gone from its caller's patience.
+    ``pause()`` is called when what waits weighs ``high_water``, so that no more is read
+    from the broker, and ``resume()`` when half of it is gone. Unless it is said
+    otherwise as many wait as may be in flight. What a message waited is gone from its
+    caller's patience.
     """
 
     def __init__(
@@ -29,9 +30,13 @@ class Room:
         deliver: "Deliver",
         pause: Callable[[], None],
         resume: Callable[[], None],
+        *,
+        high_water: int | None = None,
     ) -> None:
         self.limit = limit
         self.deliver = deliver
+        self.high_water = limit if high_water is None else high_water
+        self.weight = 0
         self.in_flight = 0
         self.is_paused = False
         self.waiting: deque[Item] = deque()
@@ -46,6 +51,7 @@ class Room:
         message: Message,
         respond: "Respond",
         finished: Callable[[Any], None] | None = None,
+        weight: int = 1,
     ) -> None:
         """Deliver a message, now or when there is room.
 
@@ -54,8 +60,9 @@ class Room:
         if self.in_flight < self.limit and not self.waiting:
             self._begin(message, respond, finished)
             return
-        self.waiting.append((message, respond, finished, monotonic()))
-        if len(self.waiting) >= self.limit and not self.is_paused:
+        self.waiting.append((message, respond, finished, weight, monotonic()))
+        self.weight += weight
+        if self.weight >= self.high_water and not self.is_paused:
             self.is_paused = True
             self._pause()
 
@@ -92,13 +99,14 @@ class Room:
         self._working = True
         try:
             while self.waiting and self.in_flight < self.limit:
-                message, respond, finished, since = self.waiting.popleft()
+                message, respond, finished, weight, since = self.waiting.popleft()
+                self.weight -= weight
                 if message.timeout is not None:
                     message.timeout -= monotonic() - since
                 self._begin(message, respond, finished)
         finally:
             self._working = False
-        if self.is_paused and len(self.waiting) <= self.limit // 2:
+        if self.is_paused and self.weight <= self.high_water // 2:
             self.is_paused = False
             self._resume()
 
@@ -106,7 +114,13 @@ class Room:
         """Forget and return what has not begun."""
         dropped = [message for message, *_ in self.waiting]
         self.waiting.clear()
+        self.weight = 0
         return dropped
+
+    def drop_requests(self) -> None:
+        """Forget the requests that have not begun: they would be answered to nobody."""
+        self.waiting = deque(one for one in self.waiting if one[0].id is UNSET)
+        self.weight = sum(weight for *_, weight, _ in self.waiting)
 
     async def empty(self) -> None:
         """Return when nothing is in flight and nothing waits."""

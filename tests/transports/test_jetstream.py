@@ -1,8 +1,9 @@
 """JetStream: events that are stored, and what it is told of them."""
 
 import asyncio
-import json
+import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from django_microservices import (
     NoHandler,
     NotConnected,
 )
-from django_microservices.transports.jetstream import JetStreamWire, receipts
+from django_microservices.transports.jetstream import JetStreamWire
 from django_microservices.transports.nats import NATSTransport
 from django_microservices.transports.nats.inbox import Inbox
 from django_microservices.transports.nats.protocol import Packet
@@ -183,109 +184,6 @@ async def test_handler_decides_the_rest(place: Place) -> None:
     assert len(service.deliveries) == 2
 
 
-async def test_dead_letter(place: Place) -> None:
-    """It is kept with all that was in it and why, and delivered no more."""
-    async with place.serving(["noted"], saying("dead")), looking(place) as look:
-        await look.listen()
-        await place.emit("noted", b"[1]", headers={"tenant": "acme"})
-        assert await look.word() == b"+TERM"
-        (letter,) = await look.letters()
-    assert letter.subject == f"dm-{place.stream}-dead.orders.noted"
-    assert json.loads(letter.data or b"") == {"pattern": "noted", "data": [1]}
-    assert letter.headers == {
-        "tenant": "acme",
-        "dm-reason": "why",
-        "dm-group": "orders",
-        "dm-stream": place.stream,
-        "dm-sequence": "1",
-        "dm-deliveries": "1",
-        "Nats-Msg-Id": f"{place.stream}.orders=noted.1",
-    }
-
-
-async def test_poison(place: Place) -> None:
-    """What fails again and again is a dead letter, and others pass it."""
-    service = Service(
-        lambda delivery: delivery.end("retry" if delivery.data == 1 else "ack", "bang")
-    )
-    async with place.serving(["noted"], service), looking(place) as look:
-        await place.emit("noted", b"1", b"2", b"3")
-        (letter,) = await look.buried()
-        await look.settled("orders=noted")
-    seen = [one.data for one in service.deliveries]
-    assert sorted(seen) == [1, 1, 1, 2, 3]
-    assert letter.headers is not None
-    assert letter.headers["dm-reason"] == "bang"
-    assert letter.headers["dm-deliveries"] == "3"
-
-
-async def test_event_that_kills_its_server(place: Place) -> None:
-    """What was delivered too often, and never ended, is handed to nobody any more."""
-    service = Service(None)
-    async with looking(place) as look:
-        for count in range(3):
-            async with place.serving(["noted"], service):
-                if not count:
-                    await place.emit("noted", b"1")
-                delivery = (await service.came(count + 1))[-1]
-                delivery.end("retry", "cancelled")
-        async with place.serving(["noted"], Service(None), max_deliveries=3):
-            (letter,) = await look.buried()
-    assert letter.headers is not None
-    assert "too often" in letter.headers["dm-reason"]
-    assert letter.headers["dm-deliveries"] == "4"
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"no json", b'{"data":%b}' % (b"[" * 100 + b"]" * 100)]
-)
-async def test_event_that_cannot_be_read(place: Place, body: bytes) -> None:
-    """It is a dead letter at once."""
-    service = Service()
-    async with place.serving(["noted"], service) as intake, looking(place) as look:
-        await look.jetstream.publish(f"dm-{place.stream}.noted", body)
-        (letter,) = await look.buried()
-        assert intake.dropped == 1
-    assert letter.data == body or (letter.data is None and body == b"")
-    assert service.deliveries == []
-
-
-async def test_dead_letter_carries_no_orders(place: Place) -> None:
-    """Headers that tell NATS something, or nothing, are not sent on."""
-    headers = {"Nats-Rollup-x": "all", "Nats-Whatever": "1", "good": "kept"}
-    async with place.serving(["noted"], saying("dead")), looking(place) as look:
-        await look.jetstream.publish(f"dm-{place.stream}.noted", b"1", headers=headers)
-        (letter,) = await look.buried()
-    assert letter.headers is not None
-    assert letter.headers["good"] == "kept"
-    assert not {"Nats-Rollup-x", "Nats-Whatever"} & letter.headers.keys()
-
-
-async def test_dead_letter_that_is_too_large(place: Place) -> None:
-    """With our headers it would be over the limit: its number tells where it lies."""
-    body = b'"%b"' % (b"x" * (8 * 1024 * 1024 - 40))
-    async with place.serving(["noted"], saying("dead")), looking(place) as look:
-        await look.jetstream.publish(f"dm-{place.stream}.noted", body)
-        (letter,) = await look.buried()
-    assert not letter.data
-    assert letter.headers is not None
-    assert letter.headers["dm-sequence"] == "1"
-
-
-async def test_dead_letter_that_cannot_be_kept(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is not lost: it comes again a little later."""
-    monkeypatch.setattr(receipts, "AGAIN", 0.01)
-    service = saying("dead", "dead")
-    async with place.serving(["noted"], service), looking(place) as look:
-        await look.jetstream.delete_stream(f"{place.stream}-dead")
-        await place.emit("noted", b"1")
-        await service.came(3)
-        await look.settled("orders=noted")
-    assert "A dead letter could not be kept" in caplog.text
-
-
 async def test_long_handler(place: Place) -> None:
     """While it runs JetStream hears so, and delivers its event to nobody else."""
     service = Service(None)
@@ -310,12 +208,13 @@ async def test_stopped_server_gives_back(place: Place) -> None:
     """What is in flight or waits is given to others at once."""
     stopped, other = Service(None), Service()
     async with looking(place) as look:
-        async with place.serving(["noted"], stopped, limit=2):
+        async with place.serving(["noted"], stopped, limit=2) as intake:
             await place.emit("noted", b"1", b"2", b"3")
             first, _ = await stopped.came(2)
             await look.listen()
             first.end("retry", "cancelled")
             assert await look.word() == b"-NAK"
+            assert intake.consumers[0].batch == 0
         assert await look.word() == b"-NAK"
         async with place.serving(["noted"], other):
             await other.came(3)
@@ -338,32 +237,6 @@ async def test_pause_finishes_what_came(place: Place) -> None:
         await asyncio.wait_for(pausing, 10)
         assert (await look.waiting("orders=noted"))[0] + len(service.deliveries) == 2
     assert len(service.deliveries) == 1
-
-
-async def test_burial_at_the_end(place: Place) -> None:
-    """Leaving waits for the dead letters that are on their way."""
-    service = Service(None)
-    async with looking(place) as look:
-        async with place.serving(["noted"], service):
-            await place.emit("noted", b"1")
-            (delivery,) = await service.came(1)
-            delivery.end("dead", "the last")
-        assert len(await look.letters()) == 1
-
-
-async def test_burial_without_a_connection(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The dead letter is not lost: its event comes again."""
-    service, other = Service(None), saying("dead")
-    async with place.serving(["noted"], service, ack_wait=0.6) as intake:
-        await place.emit("noted", b"1")
-        (delivery,) = await service.came(1)
-        intake.driver.abort("cut")
-        delivery.end("dead", "the last")
-        await eventually(lambda: "could not be kept: cut" in caplog.text)
-    async with place.serving(["noted"], other, ack_wait=0.6), looking(place) as look:
-        assert len(await look.buried()) == 1
 
 
 async def test_consumer_is_deleted(place: Place) -> None:
@@ -479,6 +352,27 @@ async def _await(waiting: Any) -> None:
     await waiting
 
 
+async def test_delay_as_a_timedelta(place: Place) -> None:
+    """It may be one, as of ``nack(delay=...)``; no time at all is no delay."""
+    service = Service()
+    async with place.serving(["noted"], service), looking(place) as look:
+        await place.emit("noted", b"1", options={"delay": timedelta(hours=1)})
+        await place.emit("noted", b"2", options={"delay": timedelta()})
+        (delivery,) = await service.came(1)
+        assert await look.count() == 2
+    assert delivery.data == 2
+
+
+@pytest.mark.parametrize("delay", ["2", True, math.nan, math.inf, -1, 1e12, 1e300])
+async def test_delay_that_is_none(free_port: Ports, delay: Any) -> None:
+    """The error names the option, and nothing is sent."""
+    async with FakeServer(free_port()) as fake, Place(fake.url).linked() as calls:
+        with pytest.raises((TypeError, ValueError), match=r"^options\['delay'\]: "):
+            calls.send("noted", b"1", UNSET, options={"delay": delay})
+        assert await calls.link.driver.ping()
+        assert b"PUB" not in fake.heard
+
+
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]"])
 async def test_confirm_that_means_nothing(free_port: Ports, body: bytes) -> None:
     """Then nobody can say either."""
@@ -527,17 +421,3 @@ async def test_confirm_that_nobody_awaits_any_more(free_port: Ports) -> None:
             connection.abort("cut")
             await asyncio.wait_for(asyncio.shield(connection.closed), 10)
             assert inbox.waiting == {}
-
-
-async def test_dead_letter_with_a_long_subject(place: Place) -> None:
-    """A hash stands for it, and a header tells it; nothing is cut."""
-    subject = "a." + "x" * 3900
-    async with place.serving(["a.>"], saying("dead")) as intake, looking(place) as look:
-        intake.driver.write(
-            b"PUB dm-%b.%b 1\r\n1\r\n" % (place.stream.encode(), subject.encode())
-        )
-        (letter,) = await look.buried()
-        assert not intake.driver.lost
-    assert letter.headers is not None
-    assert letter.headers["dm-subject"] == subject
-    assert len(letter.subject or "") < 200

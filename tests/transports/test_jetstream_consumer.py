@@ -5,6 +5,9 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
+from django_microservices.transports.jetstream import consumer as consumer_module
 from django_microservices.transports.jetstream.api import API
 from django_microservices.transports.jetstream.consumer import SILENCE, Consumer
 from django_microservices.transports.jetstream.names import Delivered
@@ -13,6 +16,7 @@ from django_microservices.transports.nats.inbox import Inbox
 from django_microservices.transports.nats.protocol import Packet
 
 from .nats_scripts import FakeServer
+from .peers import eventually
 
 Ports = Callable[[], int]
 
@@ -37,13 +41,21 @@ class Bench:
         lines = self.fake.heard.split(b"\r\n")
         return [json.loads(line)["batch"] for line in lines if line[:8] == b'{"batch"']
 
-    async def said(self, *statuses: str, headers: str = "") -> None:
+    @property
+    def asked_in(self) -> list[str]:
+        """Where the answers are to come."""
+        lines = self.fake.heard.split(b"\r\n")
+        return [line.split()[2].decode() for line in lines if b".MSG.NEXT." in line]
+
+    async def said(
+        self, *statuses: str, headers: str = "", inbox: str = "_INBOX.x"
+    ) -> None:
         """Have JetStream say something in place of a message."""
         sid = self.consumer._sid.decode()
         for status in statuses:
             block = f"NATS/1.0 {status}\r\n{headers}\r\n"
             self.fake.say(
-                f"HMSG _INBOX.x {sid} {len(block)} {len(block)}\r\n{block}\r\n".encode()
+                f"HMSG {inbox} {sid} {len(block)} {len(block)}\r\n{block}\r\n".encode()
             )
         await self.settled()
 
@@ -135,6 +147,22 @@ async def test_question_that_is_over(free_port: Ports) -> None:
         await bench.said("409 Batch Completed", headers="Nats-Pending-Messages: 99\r\n")
         await bench.settled()
         assert bench.asked == [10, 7, 7]
+        assert bench.lost == []
+
+
+async def test_question_that_is_not_taken(
+    free_port: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where too many ask it is asked again a little later, and again."""
+    monkeypatch.setattr(consumer_module, "HEARTBEAT", 0.01)
+    async with consuming(free_port) as bench:
+        inbox = bench.asked_in[0]
+        for times in (2, 3):
+            await bench.said("409 Exceeded MaxWaiting", inbox=inbox)
+            await eventually(lambda: len(bench.asked) == times)  # noqa: B023
+        assert bench.asked == [10, 10, 10]
+        await bench.said("409 Exceeded MaxWaiting", inbox="_INBOX.other")
+        assert bench.consumer.expected == 10
         assert bench.lost == []
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from django_microservices import NotConnected, TransportRefused
 from django_microservices.transports.jetstream import JetStreamTransport
@@ -93,7 +93,7 @@ async def test_stream_that_takes_other_subjects(place: Place) -> None:
 
 async def test_stream_that_cannot_be_made(place: Place) -> None:
     """Nor does one whose stream JetStream refuses."""
-    with pytest.raises(TransportRefused, match="replicas"):
+    with pytest.raises(TransportRefused, match=f"'{place.stream}' .* replicas"):
         await begin(place, replicas=3)
     async with place.serving(["noted"]):
         other = Place(place.url)
@@ -139,14 +139,42 @@ async def test_consumer_is_made(place: Place) -> None:
 
 
 async def test_consumer_follows_our_options(place: Place) -> None:
-    """It is ours, and goes on where it was; what cannot change is refused."""
-    await begin(place, ack_wait=7.0)
-    await begin(place, ack_wait=8.0)
+    """It is ours, and goes on where it was: with what it began counts no more."""
+    await begin(place, ack_wait=7.0, deliver_policy="new")
+    await begin(place, ack_wait=8.0, deliver_policy="all")
     async with looking(place) as look:
         info = await look.jetstream.consumer_info(place.stream, "orders=noted")
-    assert info.config.ack_wait == 8
-    with pytest.raises(TransportRefused, match="deliver policy"):
-        await begin(place, deliver_policy="all")
+    assert (info.config.ack_wait, info.config.deliver_policy) == (8, "new")
+
+
+async def test_consumer_that_cannot_be_had(place: Place) -> None:
+    """The error names it and the options, whether it is there or not."""
+    async with looking(place) as look:
+        await look.jetstream.add_stream(
+            StreamConfig(
+                place.stream, subjects=[f"dm-{place.stream}.>"], max_consumers=1
+            )
+        )
+        await look.jetstream.add_consumer(
+            place.stream, ConsumerConfig("orders=noted", ack_policy=AckPolicy.NONE)
+        )
+        for pattern, problem in (("noted", "ack policy"), ("other", "maximum")):
+            named = f"'orders={pattern}' .options ack_wait, .*: JetStream: {problem}"
+            with pytest.raises(TransportRefused, match=named):
+                await begin(place, pattern)
+
+
+@pytest.mark.parametrize("kinds", [("event", "request"), ("request", "event")])
+async def test_pattern_of_events_and_requests(
+    place: Place, kinds: tuple[str, ...]
+) -> None:
+    """It asks for as many events as there is room for, whichever came first."""
+    wire = JetStreamTransport(url=place.url, group="orders", **place.options)
+    wanted = [Subscription(Pattern.of("both"), kind) for kind in kinds]
+    wanted += [Subscription(Pattern.of("asked"), "request")]
+    async with wire.serve(wanted, Service(), lambda _: None, limit=10) as intake:
+        batches = {one.name: one.batch for one in intake.consumers}
+    assert batches == {"orders=both": 10, "orders=asked": 1}
 
 
 # --- Nest's own subjects ----------------------------------------------------------

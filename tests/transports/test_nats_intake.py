@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -314,8 +315,15 @@ async def test_answer_before_its_delivery_is_known(nats_server: NATS) -> None:
 # --- in flight, and the end -------------------------------------------------------
 
 
-async def test_bound_in_flight(nats_server: NATS) -> None:
+FEW = 4 * (intake_module.EACH + 1)
+"""Bytes of four small events that wait."""
+
+
+async def test_bound_in_flight(
+    nats_server: NATS, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most ``limit`` at once; the rest waits, at last in the socket."""
+    monkeypatch.setattr(intake_module, "MOST_WAITING", FEW)
     service = Service(None)
     url = nats_server.url
     async with (
@@ -333,12 +341,30 @@ async def test_bound_in_flight(nats_server: NATS) -> None:
                 done += 1
         assert [one.data for one in service.deliveries] == list(range(10))
         assert not intake.driver.deaf
+        assert intake.dropped == 0
+
+
+async def test_burst_waits(nats_server: NATS) -> None:
+    """It is bytes that count, not how many may be in flight."""
+    service = Service(None)
+    url = nats_server.url
+    async with serving(url, ["noted"], service, limit=1) as intake, Peer(url) as peer:
+        for _ in range(1000):
+            await peer.client.publish("noted", b"1")
+        await peer.settled()
+        await eventually(lambda: len(intake.room.waiting) == 999)
+        assert not intake.driver.deaf
+        service.answer, service.at_once = Delivery.answer, True
+        service.deliveries[0].answer()
+        assert len(service.deliveries) == 1000
+        assert intake.room.weight == 0
 
 
 async def test_end_of_streams_is_heard_without_room(
     nats_server: NATS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams that nobody hears any more give their places to what waits."""
+    monkeypatch.setattr(intake_module, "MOST_WAITING", 1)
     monkeypatch.setattr(intake_module, "GLANCE", 0.01)
     service = Service(begin)
     url = nats_server.url
@@ -349,8 +375,7 @@ async def test_end_of_streams_is_heard_without_room(
         for number in range(2):
             calls.send("asked", id_=f"stream{number}", stream=True)
         await service.came(2)
-        for number in range(4):
-            calls.send("asked", id_=f"later{number}")
+        calls.send("asked", id_="later")
         await eventually(lambda: intake.driver.deaf)
         for number, delivery in enumerate(service.deliveries[:2]):
             calls.link.forget(f"stream{number}", answered=False)
@@ -358,22 +383,74 @@ async def test_end_of_streams_is_heard_without_room(
             delivery.say(b"1", last=False)
             await asyncio.wait_for(delivery.cancelled.wait(), 10)
             delivery.answer()
-        await service.came(4)
+        await service.came(3)
 
 
 async def test_what_waits_is_bounded(
-    nats_server: NATS, monkeypatch: pytest.MonkeyPatch
+    nats_server: NATS,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What comes when too much waits is dropped, and counted; signs of life come."""
+    """What comes beyond is dropped and counted; signs of life still come."""
+    monkeypatch.setattr(intake_module, "MOST_WAITING", FEW)
     monkeypatch.setattr(intake_module, "GLANCE", 0.01)
+    monkeypatch.setattr(intake_module, "TELLS", 0.01)
     service = Service(None)
     url = nats_server.url
     async with serving(url, ["noted"], service, limit=1) as intake, Peer(url) as peer:
-        for number in range(20):
+        for number in range(5):
             await peer.publish("noted", b"%d" % number)
+        await eventually(lambda: intake.driver.deaf)
+        await eventually(lambda: not intake.driver.deaf)
+        for _ in range(3):
+            await peer.publish("noted", b"1")
         await eventually(lambda: intake.dropped == 3)
-        assert len(intake.room.waiting) == 16
+        assert len(intake.room.waiting) == 4
         assert await asyncio.wait_for(intake.driver.ping(), 10)
+        await eventually(lambda: intake._refused == 0)
+        service.deliveries[0].answer()
+        await peer.publish("noted", b"5")
+        await eventually(lambda: len(intake.room.waiting) == 4)
+    told = re.findall("Refused (\\d+) messages: too many wait", caplog.text)
+    assert sum(map(int, told)) == 3
+
+
+async def test_what_waits_when_the_connection_is_lost(nats_server: NATS) -> None:
+    """Events are still handled; nobody could be told what a request came to."""
+    service = Service(None)
+    url = nats_server.url
+    async with serving(url, ["asked"], service, limit=1) as intake, Peer(url) as peer:
+        for body in (b"1", REQUEST, b"2"):
+            await peer.publish("asked", body, reply="_INBOX.mine")
+        await eventually(lambda: len(intake.room.waiting) == 2)
+        intake.driver.abort("cut")
+        await asyncio.wait_for(asyncio.shield(intake.closed), 10)
+        service.deliveries[0].end()
+        assert [one.data for one in service.deliveries] == [1, 2]
+
+
+async def test_request_without_room_is_answered(
+    nats_server: NATS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, as an error; nobody waits for an answer that cannot come."""
+    monkeypatch.setattr(intake_module, "MOST_WAITING", 1)
+    monkeypatch.setattr(intake_module, "GLANCE", 0.0)
+    service = Service(None)
+    url = nats_server.url
+    async with (
+        serving(url, ["asked"], service, limit=1) as intake,
+        linked(url) as calls,
+    ):
+        for id_ in ("runs", "waits"):
+            calls.send("asked", id_=id_)
+        await eventually(lambda: intake.room.is_paused and not intake.driver.deaf)
+        calls.send("asked", id_="refused")
+        (reply,) = await calls.came(1)
+    assert reply.id == "refused"
+    assert json.loads(reply.error or b"") == {
+        "status": "error",
+        "message": "The server is overloaded.",
+    }
 
 
 async def test_pause_finishes_what_came(nats_server: NATS) -> None:

@@ -8,6 +8,7 @@ from django_microservices.transports.redelivery import (
     LONGEST_DELAY,
     Receipt,
     Redelivery,
+    headers_of_letter,
 )
 
 
@@ -48,6 +49,17 @@ def test_rests_are_bounded() -> None:
 def test_last_delivery() -> None:
     """After the last delivery a message is dead."""
     assert Redelivery(max_deliveries=3).after(3) is None
+
+
+def test_headers_of_a_letter() -> None:
+    """They are the message's, without what stands there of a letter of before."""
+    old = {"a": "b", "dm-reason": "then", "dm-deliveries": "5", "dm-group": "g"}
+    assert headers_of_letter(old, "now", 2) == {
+        "a": "b",
+        "dm-reason": "now",
+        "dm-deliveries": "2",
+    }
+    assert headers_of_letter(None, "now", 1).keys() == {"dm-reason", "dm-deliveries"}
 
 
 def test_first_call_counts() -> None:

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from django_microservices.transports.room import Room
-from django_microservices.wire.messages import Message, Reply
+from django_microservices.wire.messages import UNSET, Message, Reply
 from django_microservices.wire.patterns import Pattern
 
 from .peers import Delivery, Service, eventually
@@ -90,6 +90,30 @@ async def test_broker_is_held_back() -> None:
     assert broker.told == ["pause", "resume"]
 
 
+async def test_weight_counts_where_it_is_said() -> None:
+    """What waits may weigh so much, however many that are."""
+    service = Service(None)
+    told: list[str] = []
+    room = Room(
+        1,
+        service,
+        lambda: told.append("pause"),
+        lambda: told.append("resume"),
+        high_water=100,
+    )
+    for number in range(3):
+        room.take(message(number), respond, None, 49)
+    assert (room.weight, told) == (98, [])
+    room.take(message(3), respond, None, 2)
+    assert (room.weight, told) == (100, ["pause"])
+    service.deliveries[0].end()
+    assert (room.weight, told) == (51, ["pause"])
+    service.deliveries[1].end()
+    assert (room.weight, told) == (2, ["pause", "resume"])
+    room.drop()
+    assert room.weight == 0
+
+
 async def test_patience_goes_by_while_waiting() -> None:
     """What a request waited for room is gone from its caller's patience."""
     service = Service(None)
@@ -155,3 +179,15 @@ async def test_what_has_not_begun_can_be_dropped() -> None:
     service.deliveries[0].end()
     assert len(service.deliveries) == 1
     await broker.room.empty()
+
+
+async def test_requests_that_nobody_awaits_can_be_dropped() -> None:
+    """Events that wait are still handled."""
+    service = Service(None)
+    room = Broker(1, service).room
+    for number, id_ in enumerate((UNSET, "7", UNSET)):
+        room.take(Message(Pattern.of("noted"), b"%d" % number, id_), respond)
+    room.drop_requests()
+    assert room.weight == 1
+    service.deliveries[0].end()
+    assert numbers(service.deliveries) == [0, 2]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...exceptions import InvalidMessage, MicroserviceError, NotConnected
 from ...wire.codecs import decode, encode
 from ...wire.text import shown
-from ..nats.protocol import NO_RESPONDERS, Packet, read_status
+from ..nats.protocol import Packet, is_unheard
 
 if TYPE_CHECKING:
     from ..nats.inbox import Inbox
@@ -64,7 +64,7 @@ class API:
 
 def answer_in(packet: Packet) -> dict[str, Any]:
     """Read an answer; raise what it says."""
-    if packet.headers and read_status(packet.headers)[0] == NO_RESPONDERS:
+    if is_unheard(packet.headers):
         message = "JetStream does not answer: it is not enabled, or not ready."
         raise NotConnected(message)
     answer: Any = None

@@ -19,7 +19,8 @@ SILENCE = 3 * HEARTBEAT
 still looks, and is given up when it said nothing for the last."""
 
 _HEARTBEAT, _EXPIRED, _NO_MESSAGES, _ENDED = 100, 408, 404, 409
-_GOES_ON = ("batch completed", "message size", "exceeded max")
+_GOES_ON = ("batch completed", "message size")
+_NOT_TAKEN = "exceeded max"  # of questions that wait: others ask as well
 _PENDING = "Nats-Pending-Messages"
 
 
@@ -57,7 +58,7 @@ class Consumer:
 
     def start(self) -> None:
         """Begin to ask."""
-        self._sid = self.connection.subscribe(self._inbox, self._told)
+        self._sid = self.connection.subscribe(self._inbox + b".*", self._told)
         self._ask()
 
     def stop(self) -> None:
@@ -88,7 +89,8 @@ class Consumer:
             "expires": nanoseconds(EXPIRES),
             "idle_heartbeat": nanoseconds(HEARTBEAT),
         }
-        self.connection.publish(self._next, encode(question), self._inbox)
+        inbox = b"%b.%d" % (self._inbox, count)  # what is said of it tells how many
+        self.connection.publish(self._next, encode(question), inbox)
 
     def _told(self, packet: Packet) -> None:
         self.heard = self.connection.loop.time()
@@ -98,12 +100,16 @@ class Consumer:
             self.in_hand += 1
             self._received(self, packet, told)
         elif packet.headers:
-            self._status(packet.headers)
+            self._status(packet)
 
-    def _status(self, block: bytes) -> None:
+    def _status(self, packet: Packet) -> None:
         """Take note of what JetStream says of a question: it may be over."""
+        block = packet.headers
         code, words = read_status(block)
         if code == _HEARTBEAT:
+            return
+        if code == _ENDED and words.lower().startswith(_NOT_TAKEN):
+            self._not_taken(packet.subject)
             return
         goes_on = code in {_EXPIRED, _NO_MESSAGES} or (
             code == _ENDED and words.lower().startswith(_GOES_ON)
@@ -114,3 +120,9 @@ class Consumer:
         left = first_values(block).get(_PENDING, "")
         self.expected -= min(self.expected, int(left) if left.isdecimal() else 0)
         self._ask()
+
+    def _not_taken(self, inbox: bytes) -> None:
+        """Ask again later what JetStream did not hear."""
+        count = inbox.rpartition(b".")[2]
+        self.expected -= min(self.expected, int(count) if count.isdigit() else 0)
+        self.connection.loop.call_later(HEARTBEAT, self._ask)

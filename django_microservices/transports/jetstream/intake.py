@@ -10,7 +10,7 @@ from ...wire.messages import UNSET, Message
 from ..nats.answers import nobody
 from ..nats.intake import Intake, read_message
 from ..nats.protocol import Packet, read_headers
-from ..redelivery import GIVEN_BACK
+from ..redelivery import is_given_back
 from .consumer import HEARTBEAT, Consumer
 from .names import Delivered
 from .receipts import JetStreamReceipt, Ledger
@@ -117,7 +117,7 @@ class JetStreamIntake(Intake):
 
 def _finished(consumer: Consumer, receipt: JetStreamReceipt, delivery: Any) -> None:
     """Settle; a server that stops asks for nothing more, or gets back what it gives."""
-    if delivery.reason == GIVEN_BACK and consumer.batch:
+    if consumer.batch and is_given_back(delivery):
         consumer.stop()
     receipt.finished(delivery)
     consumer.done()

@@ -1,15 +1,16 @@
 """The client's half: requests as on NATS, events confirmed by JetStream."""
 
 from collections.abc import Awaitable, Generator
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import NoHandler, NotConnected
 from ...wire.messages import UNSET, Message, new_id
+from ...wire.seconds import seconds_of
 from ...wire.text import shown
 from ..nats.inbox import Inbox, Question
 from ..nats.link import Link, body_of
-from ..nats.protocol import MESSAGE_ID, NO_RESPONDERS, read_status, write_headers
+from ..nats.protocol import MESSAGE_ID, is_unheard, write_headers
 from ..nats.subjects import subject_of
 from .api import answer_in
 
@@ -42,8 +43,9 @@ class JetStreamLink(Link):
         """Write a message; of an event an awaitable ends when it is stored.
 
         Raises what :class:`Link` raises, ``ValueError`` for a request that the stream
-        would take, and the awaitable :class:`NoHandler` where no
-        stream takes the event, and what JetStream says where the stream does not.
+        would take, ``TypeError`` or ``ValueError`` for a delay that is none, and the
+        awaitable :class:`NoHandler` where no stream takes the event, and what JetStream
+        says where the stream does not.
         """
         if message.id is not UNSET:
             self._check_not_stored(message.pattern.route)
@@ -54,8 +56,8 @@ class JetStreamLink(Link):
         headers = self.headers_for(message)
         options = message.options or {}
         headers[MESSAGE_ID] = _message_id(message, options.get("message_id"))
-        if delay := options.get("delay"):
-            headers[SCHEDULE] = f"@at {_moment(delay)}"
+        if options.get("delay"):
+            headers[SCHEDULE] = f"@at {_moment(options['delay'])}"
             headers[TARGET] = subject.decode()
             subject = f"{self._later}.{new_id()}".encode()
         block = write_headers(headers)
@@ -77,9 +79,18 @@ def _message_id(message: Message, given: Any) -> str:
     return new_id() if given is None else f"{message.pattern.route}/{given}"
 
 
-def _moment(delay: float) -> str:
-    """Return the time in so many seconds, in the form of RFC 3339."""
-    moment = datetime.now(UTC) + timedelta(seconds=delay)
+def _moment(delay: Any) -> str:
+    """Return the time in so many seconds, in the form of RFC 3339.
+
+    Raises ``TypeError`` or ``ValueError`` for what is no time, or ends after it.
+    """
+    option = "options['delay']"
+    seconds = seconds_of(delay, option)
+    try:
+        moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        message = f"{option}: {seconds:g} s from now is after the year {MAXYEAR}."
+        raise ValueError(message) from None
     return moment.isoformat().replace("+00:00", "Z")
 
 
@@ -94,7 +105,7 @@ class Stored:
 
     def __await__(self) -> Generator[Any, None, None]:
         packet = yield from self._question.__await__()
-        if packet.headers and read_status(packet.headers)[0] == NO_RESPONDERS:
+        if is_unheard(packet.headers):
             message = f"{shown(self._route)}: no stream of JetStream takes it."
             raise NoHandler(message)
         answer_in(packet)

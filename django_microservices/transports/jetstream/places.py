@@ -44,22 +44,24 @@ async def make_stream(api: API, options: StreamOptions) -> None:
 
     Raises :class:`TransportRefused` where it does not take our subjects.
     """
-    found = await _info(api, options.name)
+    found = await _info(api, f"STREAM.INFO.{options.name}")
     if found is None:
         try:
             config = options.config(schedules=api.schedules)
             found = await api.ask(f"STREAM.CREATE.{options.name}", config)
             logger.info("Made the stream %r.", options.name)
         except JetStreamError as error:
-            found = await _info(api, options.name)  # somebody else was faster
+            # Somebody else was faster?
+            found = await _info(api, f"STREAM.INFO.{options.name}")
             if found is None:
-                raise TransportRefused(str(error)) from error
+                message = f"The stream {options.name!r} cannot be made: {error}"
+                raise TransportRefused(message) from error
     _check(options, found["config"])
 
 
 async def _info(api: API, name: str) -> dict[str, Any] | None:
     try:
-        return await api.ask(f"STREAM.INFO.{name}")
+        return await api.ask(name)
     except JetStreamError as error:
         if error.code == NOT_FOUND:
             return None
@@ -114,12 +116,30 @@ class ConsumerOptions(NamedTuple):
         }
 
 
+_BEGUN_WITH = ("deliver_policy", "opt_start_seq", "opt_start_time")
+"""What of a consumer counts once, when it is made, and can never change."""
+
+
 async def make_consumer(api: API, stream: str, config: Mapping[str, Any]) -> None:
-    """Have a consumer as our options say; one that is there goes on where it was."""
+    """Have a consumer as our options say; one that is there goes on where it was.
+
+    Raises :class:`TransportRefused` for what JetStream cannot change.
+    """
+    name = config["name"]
     try:
-        await api.ask(
-            f"CONSUMER.CREATE.{stream}.{config['name']}",
-            {"stream_name": stream, "config": config},
-        )
-    except JetStreamError as error:
-        raise TransportRefused(str(error)) from error
+        await _create(api, stream, config)
+    except JetStreamError:
+        found = await _info(api, f"CONSUMER.INFO.{stream}.{name}")
+        there = {} if found is None else found["config"]
+        begun = {key: there[key] for key in _BEGUN_WITH if key in there}
+        try:
+            await _create(api, stream, {**config, **begun})
+        except JetStreamError as error:
+            options = ", ".join(ConsumerOptions._fields)
+            message = f"The consumer {name!r} (options {options}): {error}"
+            raise TransportRefused(message) from error
+
+
+async def _create(api: API, stream: str, config: Mapping[str, Any]) -> None:
+    question = {"stream_name": stream, "config": config}
+    await api.ask(f"CONSUMER.CREATE.{stream}.{config['name']}", question)

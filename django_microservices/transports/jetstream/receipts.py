@@ -3,21 +3,32 @@
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ...exceptions import MicroserviceError
+from ...exceptions import MessageTooLarge, MicroserviceError
 from ...wire.codecs import encode
 from ...wire.text import shown
 from ..nats.protocol import (
     MESSAGE_ID,
     Packet,
     is_header,
+    is_unheard,
     read_headers,
     write_headers,
 )
 from ..nats.subjects import LONGEST
-from ..redelivery import GIVEN_BACK, Receipt, Redelivery
-from .api import answer_in, nanoseconds
+from ..redelivery import (
+    GIVEN_BACK,
+    GROUP_HEADER,
+    SEQUENCE_HEADER,
+    STREAM_HEADER,
+    SUBJECT_HEADER,
+    Receipt,
+    Redelivery,
+    headers_of_letter,
+)
+from .api import JetStreamError, answer_in, nanoseconds
 from .names import Delivered, name_of
 
 if TYPE_CHECKING:
@@ -27,14 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ACK, NAK, TERM, IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
-REASON_HEADER = "dm-reason"
-GROUP_HEADER = "dm-group"
-STREAM_HEADER = "dm-stream"
-SEQUENCE_HEADER = "dm-sequence"
-DELIVERIES_HEADER = "dm-deliveries"
-SUBJECT_HEADER = "dm-subject"
 
 LINGER = 1.0
+PATIENCE = 5.0
+"""Seconds in which JetStream must say that it has a dead letter."""
 AGAIN = 5.0
 """Seconds until a dead letter that could not be buried is tried again."""
 
@@ -43,8 +50,9 @@ class Ledger:
     """The messages of one server of which JetStream was told nothing yet.
 
     While a handler runs long, JetStream hears every third of ``ack_wait`` that it does.
-    Dead letters go to ``<graves>.<group>.<pattern>``, which a stream takes; in place of
-    a pattern that NATS might not take there stands its hash.
+    Dead letters go to ``<graves>.<group>.<pattern>``, which a stream takes that
+    ``make_graves`` makes; in place of a pattern that NATS might not take there stands
+    its hash.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class Ledger:
         *,
         ack_wait: float,
         graves: str,
+        make_graves: Callable[[], Awaitable[None]],
         group: str,
     ) -> None:
         self.connection = connection
@@ -63,6 +72,7 @@ class Ledger:
         self.open: set[JetStreamReceipt] = set()
         self._inbox = inbox
         self._grave = f"{graves}.{name_of(group)}.".encode()
+        self._make_graves = make_graves
         self._group = group
         self._pause = ack_wait / 3
         self._burials: set[asyncio.Task[None]] = set()
@@ -81,32 +91,47 @@ class Ledger:
         task.add_done_callback(self._burials.discard)
 
     async def _bury(self, receipt: "JetStreamReceipt", reason: str) -> None:
-        packet = receipt.packet
-        subject, body = self._grave + _plot(packet.subject), packet.body
-        epitaph = self._epitaph(receipt, reason)
-        block = write_headers(_user_headers(packet) | epitaph)
-        if len(block) + len(body) > self.connection.max_payload:
-            block, body = write_headers(epitaph), b""  # it is in its stream still
         try:
-            answer_in(await self._inbox.ask(subject, body, block))
-        except MicroserviceError as error:
-            logger.warning("A dead letter could not be kept: %s", shown(str(error)))
+            async with asyncio.timeout(PATIENCE):
+                await self._keep(receipt, shown(reason))
+        except (MicroserviceError, TimeoutError) as error:
+            why = shown(str(error)) or "JetStream does not answer."
+            logger.warning("A dead letter could not be kept: %s", why)
             receipt.say(NAK + b" " + encode({"delay": nanoseconds(AGAIN)}))
         else:
             receipt.say(TERM)
         self.open.discard(receipt)
 
-    def _epitaph(self, receipt: "JetStreamReceipt", reason: str) -> dict[str, str]:
+    async def _keep(self, receipt: "JetStreamReceipt", reason: str) -> None:
+        """Store a dead letter; of one that is refused, or too large, the epitaph."""
+        packet, own = receipt.packet, self._own_headers(receipt)
+        count = receipt.told.deliveries
+        headers = headers_of_letter(_user_headers(packet), reason, count) | own
+        epitaph = headers_of_letter(None, reason, count) | own
+        subject = self._grave + _plot(packet.subject)
+        try:
+            await self._store(subject, packet.body, write_headers(headers))
+        except (JetStreamError, MessageTooLarge):  # it is in its stream still
+            await self._store(subject, b"", write_headers(epitaph))
+
+    async def _store(self, subject: bytes, body: bytes, block: bytes) -> None:
+        answer = await self._inbox.ask(subject, body, block)
+        if is_unheard(answer.headers):  # no stream takes it: ours was deleted
+            await self._make_graves()
+            answer = await self._inbox.ask(subject, body, block)
+        answer_in(answer)
+
+    def _own_headers(self, receipt: "JetStreamReceipt") -> dict[str, str]:
         told, subject = receipt.told, receipt.packet.subject
         long = {SUBJECT_HEADER: subject.decode(errors="replace")}
+        # A stream that is made anew counts from 1 again.
+        which = f"{told.stream}.{told.consumer}.{told.sequence}.{told.nanoseconds}"
         return {
             **(long if len(subject) > LONGEST else {}),
-            REASON_HEADER: shown(reason),
             GROUP_HEADER: self._group,
             STREAM_HEADER: told.stream,
             SEQUENCE_HEADER: str(told.sequence),
-            DELIVERIES_HEADER: str(told.deliveries),
-            MESSAGE_ID: f"{told.stream}.{told.consumer}.{told.sequence}",
+            MESSAGE_ID: which,
         }
 
     async def close(self) -> None:

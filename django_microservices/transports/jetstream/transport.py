@@ -1,8 +1,9 @@
 """JetStream: its options and its two halves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from ...exceptions import NotConnected, TransportRefused
@@ -110,12 +111,14 @@ class JetStreamTransport(NATSTransport):
         requests, events = self._kinds(subscriptions)
         async with self.servers.connected() as connection:
             inbox = Inbox(connection, INBOX)
+            api = API(inbox, self.domain)
             ledger = Ledger(
                 connection,
                 inbox,
                 self.redelivery,
                 ack_wait=self.consumer.ack_wait,
                 graves=f"{RESERVED_PREFIX}{self.graves.name}",
+                make_graves=partial(make_stream, api, self.graves),
                 group=self.group,
             )
             intake = JetStreamIntake(
@@ -127,10 +130,12 @@ class JetStreamTransport(NATSTransport):
                 subject_prefix=self.subject_prefix,
             )
             try:
-                api = API(inbox, self.domain)
                 try:
                     async with asyncio.timeout(self.servers.connect_timeout):
-                        await self._consume(api, intake, events, limit)
+                        await make_stream(api, self.stream)
+                        await make_stream(api, self.graves)
+                        batches = _batches(subscriptions, limit)
+                        await self._consume(api, intake, events, batches)
                         await intake.listen(requests)
                 except TimeoutError:
                     if connection.denied is not None:
@@ -181,30 +186,26 @@ class JetStreamTransport(NATSTransport):
                 raise TransportRefused(message)
 
     async def _consume(
-        self, api: API, intake: JetStreamIntake, wanted: list[Interest], limit: int
+        self,
+        api: API,
+        intake: JetStreamIntake,
+        wanted: list[Interest],
+        batches: Mapping[str, int],
     ) -> None:
-        """Have the streams, and a consumer for each pattern.
-
-        Together they ask for as many messages as there is room for. Events to the
-        pattern of a request are rare: one at a time.
-        """
-        await make_stream(api, self.stream)
-        await make_stream(api, self.graves)
-        events = sum(one.subscription.kind == "event" for one in wanted)
+        """Have a consumer for each pattern."""
         for subscription, subject, _, overlaps in wanted:
             route = subscription.pattern.route
             name = consumer_name(self.group or "", route)
             filter_ = self.subject_prefix + subject.decode()
             config = self.consumer.config(name, filter_, f"{route} for {self.group}")
             await make_consumer(api, self.stream.name, config)
-            is_event = subscription.kind == "event"
             consumer = Consumer(
                 intake.connection,
                 api,
                 subscription if overlaps else None,
                 stream=self.stream.name,
                 name=name,
-                batch=max(1, limit // events) if is_event else 1,
+                batch=batches.get(route, 1),
                 received=intake.take,
                 lost=intake.lose,
             )
@@ -228,3 +229,13 @@ class JetStreamTransport(NATSTransport):
             )
             await link.open()
             yield link
+
+
+def _batches(subscriptions: Sequence[Subscription], limit: int) -> dict[str, int]:
+    """Return for how many events each pattern asks, which has a handler of events.
+
+    Together they ask for as many as there is room for. To the pattern of requests alone
+    events are rare: one at a time.
+    """
+    routes = {s.pattern.route for s in subscriptions if s.kind == "event"}
+    return dict.fromkeys(routes, max(1, limit // max(1, len(routes))))

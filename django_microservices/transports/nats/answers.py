@@ -8,7 +8,7 @@ from ...wire.messages import Reply, new_id
 from ...wire.packets import write_reply
 from ...wire.text import shown
 from ..stream import Drained
-from .protocol import NO_RESPONDERS, Packet, read_status
+from .protocol import Packet, is_unheard
 from .subjects import INBOX, is_inbox
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 logger = logging.getLogger(__name__)
+
+OVERLOADED = b'{"status":"error","message":"The server is overloaded."}'
+"""What answers a request for which there is no room."""
 
 
 def nobody(_: Reply) -> None:
@@ -76,7 +79,7 @@ class Answers:
         return answer.stream
 
     def _told(self, packet: Packet) -> None:
-        if read_status(packet.headers)[0] == NO_RESPONDERS:
+        if is_unheard(packet.headers):
             answer = self.streams.pop(packet.subject, None)
             if answer is not None:
                 answer.cancel()

@@ -15,7 +15,7 @@ from ...wire.messages import UNSET, Message, Reply, Subscription
 from ...wire.patterns import RESERVED_PREFIX
 from ...wire.text import shown
 from ..room import Room
-from .answers import Answers, nobody
+from .answers import OVERLOADED, Answers, nobody
 from .protocol import Packet, first_values, read_headers
 from .subjects import Interest, is_wide
 
@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_WAITING = 32 * 1024 * 1024
+"""Bytes that wait at most, ``EACH`` for each message included: as much as Redis keeps
+for a subscriber. It is memory that counts, and NATS would keep nothing for longer: it
+closes a connection on which a write of its took 10 s, and loses all that is behind."""
+EACH = 500
+"""Bytes that a message takes beside its own: about those of a small event."""
+
 GLANCE = 1.0
 """Seconds without room until the socket is read on: it also tells of the end of
-streams, which makes room, and of the server's."""
+streams, which makes room, and of the server's. What comes beyond is refused."""
 
-MOST_WAITING = 16
-"""So many times as may be in flight wait when we read without room; what comes beyond
-is dropped."""
+TELLS = 1.0
+"""Seconds between two lines in the log about what is refused."""
 
 
 class NATSWire(msgspec.Struct, frozen=True, gc=False):
@@ -79,9 +85,11 @@ class Intake:
             self.answers.deliver,
             self._pause_reading,
             self._resume_reading,
+            high_water=MOST_WAITING,
         )
         self._glance: asyncio.TimerHandle
-        self._glances = False
+        self._refuses = False
+        self._refused = 0
         self.closed: asyncio.Future[BaseException | None] = (
             connection.loop.create_future()
         )
@@ -99,23 +107,24 @@ class Intake:
         return f"nats://{self.connection.address}"
 
     def _pause_reading(self) -> None:
-        """Leave messages with NATS; but never be deaf for long."""
+        """Leave messages with NATS; but do not be deaf for long."""
         connection = self.connection
         connection.pause_reading()
         self._glance = connection.loop.call_later(GLANCE, self._read_without_room)
 
     def _read_without_room(self) -> None:
         """See what else has come; of messages only so many are kept from now on."""
-        self._glances = True
+        self._refuses = True
         self.connection.resume_reading()
 
     def _resume_reading(self) -> None:
         """Read on, as there is room again."""
         self._glance.cancel()
-        self._glances = False
+        self._refuses = False
         self.connection.resume_reading()
 
     def _lost(self, _: Any) -> None:
+        self.room.drop_requests()
         self.lose(self.connection.reason or "")
 
     def lose(self, reason: str) -> None:
@@ -153,14 +162,25 @@ class Intake:
             self.drop(packet, "a text that is no message")
 
     def _make_room(self, message: Message, answer: "Respond", packet: Packet) -> None:
-        """Deliver, have it wait, or drop it: at most once is all that NATS says."""
+        """Deliver, have it wait, or refuse it: at most once is all that NATS says."""
         room = self.room
-        if self._glances and len(room.waiting) >= MOST_WAITING * room.limit:
-            self.drop(packet, "what there is no room for")
+        if self._refuses and room.weight >= room.high_water:
+            self._count_refused()
+            answer(Reply(message.id, None, OVERLOADED))
         else:
-            room.take(message, answer)
-        if room.is_paused and not self.connection.deaf:
-            self._pause_reading()
+            weight = EACH + len(packet.body) + len(packet.headers)
+            room.take(message, answer, None, weight)
+
+    def _count_refused(self) -> None:
+        """Count what there is no room for; a flood of it must not flood the log."""
+        self.dropped += 1
+        self._refused += 1
+        if self._refused == 1:
+            self.connection.loop.call_later(TELLS, self._tell_refused)
+
+    def _tell_refused(self) -> None:
+        count, self._refused = self._refused, 0
+        logger.warning("Refused %d messages: too many wait already.", count)
 
     def drop(self, packet: Packet, what: str) -> None:
         """Count what cannot be handled and cannot be answered."""

@@ -11,7 +11,7 @@ from ...wire.messages import UNSET, Message, Reply, new_id
 from ...wire.packets import read_reply, write_message
 from ...wire.unreadable import TOO_DEEP
 from ..stream import Drained
-from .protocol import MESSAGE_ID, NO_RESPONDERS, Packet, read_status, write_headers
+from .protocol import MESSAGE_ID, Packet, is_unheard, write_headers
 from .subjects import subject_of
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def body_of(message: Message) -> bytes:
 
 def _empty(packet: Packet, id_: str) -> Reply:
     """Read an answer without a body: NATS' own "no responders", or a plain one."""
-    if packet.headers and read_status(packet.headers)[0] == NO_RESPONDERS:
-        return Reply(id_, missing=True)
-    return Reply(id_)
+    return Reply(id_, missing=is_unheard(packet.headers))
 
 
 def _foreign(reply: Reply | None, body: bytes, id_: str) -> Reply:

@@ -31,7 +31,7 @@ LONGEST_SUBJECTS = 4000
 LARGEST = 64 * 1024 * 1024  # the most that a server can be told to let through
 _FEWEST_FIELDS = {MSG: 4, HMSG: 5}  # one more where there is a reply subject
 
-NO_RESPONDERS = 503
+_NO_RESPONDERS = 503
 MESSAGE_ID = "Nats-Msg-Id"
 _VERSION = b"NATS/1.0"
 _CODE = 3  # digits of a status
@@ -226,3 +226,8 @@ def read_status(block: bytes) -> tuple[int, str]:
     code, _, words = line.partition(b" ")
     known = len(code) == _CODE and code.isdigit()
     return (int(code) if known else 0), words.decode(errors="replace")
+
+
+def is_unheard(block: bytes) -> bool:
+    """Whether this is NATS' own answer to what nobody listens to, which has no body."""
+    return bool(block) and read_status(block)[0] == _NO_RESPONDERS
