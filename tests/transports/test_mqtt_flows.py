@@ -258,7 +258,7 @@ def test_qos_2_is_handled_once() -> None:
     publish = Publish("a", b"1", 2, packet_id=7)
     assert accepted.is_new(publish)
     accepted.acknowledge(publish)
-    assert not accepted.is_new(publish)
+    assert not accepted.is_new(Publish("a", b"1", 2, dup=True, packet_id=7))
     assert wire == [ack_packet(Kind.PUBREC, 7)] * 2
     accepted.released(Ack(Kind.PUBREL, 7))
     assert wire[-1] == ack_packet(Kind.PUBCOMP, 7)
@@ -323,6 +323,30 @@ def test_identifier_of_another_message(new: Publish) -> None:
     accepted.acknowledge(old)
     assert not wire
     assert (accepted.has(old), accepted.has(new)) == (False, True)
+
+
+def test_identifier_of_another_message_before_its_release() -> None:
+    """A broker that was killed forgot that it owes a PUBREL: no message is lost."""
+    wire = Wire()
+    accepted = Accepted(wire.append)
+    old, new = (Publish("a", b"%d" % n, 2, packet_id=7) for n in (1, 2))
+    assert accepted.is_new(old)
+    accepted.acknowledge(old)
+    assert accepted.is_new(new)
+    assert not accepted.is_new(Publish("a", b"2", 2, dup=True, packet_id=7))
+    assert wire == [ack_packet(Kind.PUBREC, 7)]
+    accepted.acknowledge(new)
+    assert wire == [ack_packet(Kind.PUBREC, 7)] * 2
+
+
+def test_release_that_is_forgotten() -> None:
+    """In a new session an identifier says nothing, not even with DUP."""
+    accepted = Accepted(Wire().append)
+    publish = Publish("a", b"1", 2, dup=True, packet_id=7)
+    assert accepted.is_new(publish)
+    accepted.acknowledge(publish)
+    accepted.forget()
+    assert accepted.is_new(publish)
 
 
 def test_session_that_is_forgotten() -> None:

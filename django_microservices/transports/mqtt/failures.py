@@ -15,20 +15,23 @@ import msgspec
 from ...exceptions import MessageTooLarge, TransportRefused
 from ...wire.messages import UNSET
 from ...wire.text import shown
-from ..redelivery import GIVEN_BACK, LONGEST_DELAY, Redelivery
+from ..redelivery import (
+    GIVEN_BACK,
+    LONGEST_DELAY,
+    REASON_HEADER,
+    Redelivery,
+    headers_of_letter,
+)
 from .packer import Packer
 from .packets import AT_LEAST_ONCE
 from .properties import problem_of, text_bytes
 from .receipt import Receipt
+from .topics import is_below
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 logger = logging.getLogger(__name__)
-
-REASON_HEADER = "dm-reason"
-"""On a dead letter: why it is one."""
-DELIVERIES_HEADER = "dm-deliveries"
 
 MOMENT = 5.0
 """Seconds of rest by which others may be held up, when all that failed do so at once:
@@ -71,6 +74,7 @@ class Failures:
         self.is_leaving = False
         self._resting: dict[Receipt, tuple[asyncio.TimerHandle, str]] = {}
         self._burying: set[asyncio.Future[int]] = set()
+        self._unburied: set[Receipt] = set()
 
     def use(self, connection: "Connection") -> None:
         """Publish dead letters over this connection from now on."""
@@ -85,12 +89,17 @@ class Failures:
         """How many the broker has forgotten, or was told that it may."""
         return sum(not receipt.is_awaited for receipt in self._resting)
 
+    @property
+    def unburied(self) -> int:
+        """How many have a dead letter that the broker refused."""
+        return len(self._unburied)
+
     # --- resting ---
 
     def retry(self, receipt: Receipt, delay: float | None, reason: str) -> None:
         """Deliver again after a while; too often is a dead letter."""
         rest = self._redelivery.after(receipt.deliveries)
-        if reason == GIVEN_BACK:  # it stops: we cancel no event ourselves
+        if reason == GIVEN_BACK:  # it stops: a handler has no such reason
             self.leave()
         if self.is_leaving:
             self._leave(receipt, reason)
@@ -142,12 +151,17 @@ class Failures:
         reason = reason[:_LONGEST_REASON]
         if problem_of(reason) is not None:  # a handler's own may hold anything
             reason = shown(reason)
-        if REASON_HEADER in (receipt.message.headers or ()):
+        if self._is_letter(receipt):
             logger.error("A dead letter failed again: %s: %s.", topic, reason)
             receipt.acknowledge()
             return
         logger.error("A dead letter from %s: %s.", topic, reason)
         self._publish(receipt, reason)
+
+    def _is_letter(self, receipt: Receipt) -> bool:
+        """Whether it is a dead letter of ours; anybody may send such a header."""
+        has_reason = REASON_HEADER in (receipt.message.headers or ())
+        return has_reason and is_below(receipt.publish.topic, self._topic)
 
     def _publish(self, receipt: Receipt, reason: str) -> None:
         message, connection = receipt.message, self._connection
@@ -170,29 +184,52 @@ class Failures:
             self._burying.discard(future)
             error = future.exception()
             if error is None:
+                self._unburied.discard(receipt)
                 receipt.acknowledge()
+            elif isinstance(error, TransportRefused) and receipt not in self._unburied:
+                topic = shown(receipt.publish.topic)
+                logger.error("The dead letter from %s was not taken: %s.", topic, error)
+                self._refused(receipt, reason)
             else:
-                logger.error("The dead letter was not taken: %s.", error)
                 self._put_off(receipt, reason)
 
         future.add_done_callback(confirmed)
 
+    def _refused(self, receipt: Receipt, reason: str) -> None:
+        """Keep a dead letter that the broker does not take.
+
+        A few of them stay unacknowledged in a session that is kept. More would hold up
+        all others, so that of those only we have the message.
+        """
+        count = max(len(self._resting), len(self._unburied))
+        if self.is_leaving:
+            self._put_off(receipt, reason)
+        elif count >= MOST_RESTING:
+            self._lose(receipt)
+        else:
+            if self._forgets or count >= self._most_unacknowledged:
+                receipt.acknowledge()
+            self._unburied.add(receipt)
+            self._put_off(receipt, reason)
+
     def _put_off(self, receipt: Receipt, reason: str) -> None:
-        """Publish it later; at the end it can only be said that it is lost."""
+        """Publish it later; at the end the broker may have it still."""
         if not self.is_leaving:
             self._rest(receipt, LONGEST_DELAY, self._publish, reason)
         elif self._forgets or not receipt.is_awaited:
-            logger.error("It is lost: %s.", shown(receipt.publish.topic))
+            self._lose(receipt)
+
+    def _lose(self, receipt: Receipt) -> None:
+        """Say so, and have the broker go on."""
+        logger.error("It is lost: %s.", shown(receipt.publish.topic))
+        receipt.acknowledge()
 
     def _published(
         self, connection: "Connection", receipt: Receipt, reason: str
     ) -> "asyncio.Future[int]":
-        headers = {
-            **(receipt.message.headers or {}),
-            REASON_HEADER: reason,
-            DELIVERIES_HEADER: str(receipt.deliveries),
-        }
-        letter = msgspec.structs.replace(receipt.message, id=UNSET, headers=headers)
+        message = receipt.message
+        headers = headers_of_letter(message.headers, reason, receipt.deliveries)
+        letter = msgspec.structs.replace(message, id=UNSET, headers=headers)
         topic = f"{self._topic}/{receipt.publish.topic}"
         if problem_of(topic) is not None:  # with the prefix it is too long
             topic = self._topic

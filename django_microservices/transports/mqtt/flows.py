@@ -20,7 +20,8 @@ _ANSWERS = {
     Kind.SUBSCRIBE: Kind.SUBACK,
     Kind.UNSUBSCRIBE: Kind.UNSUBACK,
 }
-_CONFIRMS = {1: Kind.PUBACK, 2: Kind.PUBREC}
+_QOS_2 = 2
+_CONFIRMS = {1: Kind.PUBACK, _QOS_2: Kind.PUBREC}
 
 
 class Outgoing(NamedTuple):
@@ -132,8 +133,9 @@ class Asked:
 class Accepted:
     """The messages of QoS 1 and 2 that came, until we acknowledge them.
 
-    A message of QoS 2 is confirmed in two steps, and between them its identifier says
-    that the broker may send it once more, and that it is the same.
+    A message of QoS 2 is confirmed in two steps, and what comes once more between them
+    with its identifier is the same. What comes there for the first time is not: the
+    broker was killed, and has forgotten whose the identifier was.
 
     What a broker that keeps the session sends again, over the next connection, has its
     identifier of before (MQTT 5, section 4.4): it is not handled a second time, and
@@ -174,11 +176,12 @@ class Accepted:
             if packet_id in self._done:
                 self.acknowledge(known)
             return False
-        if publish.qos == 2 and packet_id in self._unreleased:  # noqa: PLR2004
+        if publish.qos == _QOS_2 and publish.dup and packet_id in self._unreleased:
             self._say(Kind.PUBREC, packet_id)
             return False
         self.steps += 1
         self._done.discard(packet_id)
+        self._unreleased.discard(packet_id)
         self._open[packet_id] = publish
         return True
 

@@ -14,9 +14,9 @@ from ...wire.messages import UNSET, Message, Reply, Subscription
 from ...wire.packets import write_reply
 from ...wire.patterns import Pattern
 from ...wire.text import shown
+from ..redelivery import REASON_HEADER
 from . import reasons
 from .connection import Connection
-from .failures import REASON_HEADER
 from .packets import MQTT_5, Ack, Oversized, Publish, Subscribe
 from .properties import NONE, Properties, text_bytes
 from .receipt import Receipt

@@ -12,7 +12,7 @@ from .dial import dialled
 from .holdings import Holdings
 from .inlet import IDENTIFIERS, Inlet
 from .packets import AT_LEAST_ONCE, MQTT_5
-from .topics import Filter, filters_of, separated
+from .topics import Filter, filters_of, is_below, separated
 
 if TYPE_CHECKING:
     from .transport import MQTTTransport
@@ -57,6 +57,11 @@ class Intake:
     def address(self) -> str:
         """The broker's."""
         return self.options.address
+
+    @property
+    def unburied(self) -> int:
+        """How many messages have a dead letter that the broker refused."""
+        return self.failures.unburied
 
     # --- life ---
 
@@ -160,9 +165,9 @@ class Intake:
 
         That is for those alone who ask for dead letters by their name.
         """
-        letters = f"{self.options.dead_letter_topic}/"
-        asked_for = any(letters in one.text for one in self.filters)
-        return topic.startswith(letters) and not asked_for
+        letters = self.options.dead_letter_topic
+        asked_for = any(f"{letters}/" in one.text for one in self.filters)
+        return is_below(topic, letters) and not asked_for
 
     def pause_reading(self) -> None:
         """Read nothing more that could be a message."""

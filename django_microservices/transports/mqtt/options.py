@@ -25,7 +25,7 @@ class WillOptions(TypedDict):
 
 
 class SubscribeOptions(TypedDict, total=False):
-    """``subscribe_options``, for handlers without ``qos=``; but ``qos`` only MQTT 5.
+    """``subscribe_options``; all but ``qos``, for handlers without one, are of MQTT 5.
 
     ``nl`` brings nothing that the same client published, ``rap`` keeps the retained
     flag as published, ``rh`` says when retained messages are sent: 0 at each

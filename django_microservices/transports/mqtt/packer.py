@@ -1,7 +1,7 @@
 """Makes what is published of a Message: the body, and in MQTT 5 its properties."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...wire.headers import headers_of, metadata_of
@@ -60,7 +60,8 @@ class Packer:
         self, headers: Mapping[str, str] | None, options: Mapping[str, Any]
     ) -> bytes:
         properties = _properties(options)
-        user = (*self._user, *_user_properties(options), *(headers or {}).items())
+        given = _mapping(options, "user_properties")
+        user = (*self._user, *given.items(), *(headers or {}).items())
         if user:
             properties["user_properties"] = user
         return property_bytes(properties)
@@ -68,7 +69,7 @@ class Packer:
 
 def _properties(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the properties that one message's ``options=`` ask for."""
-    properties = dict(options.get("properties") or {})
+    properties = dict(_mapping(options, "properties"))
     check_names(properties, _GIVEN, "options['properties']")
     if options.get("content_type") is not None:
         properties["content_type"] = options["content_type"]
@@ -79,12 +80,12 @@ def _properties(options: Mapping[str, Any]) -> dict[str, Any]:
     return properties
 
 
-def _user_properties(options: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    given = options.get("user_properties") or {}
+def _mapping(options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    given = options.get(name) or {}
     if not isinstance(given, Mapping):
-        message = f"options['user_properties']: {given!r} is not a mapping."
+        message = f"options[{name!r}]: {given!r} is not a mapping."
         raise TypeError(message)
-    return given.items()
+    return given
 
 
 def flags_of(options: Mapping[str, Any], default: int = 0) -> int:
@@ -92,13 +93,13 @@ def flags_of(options: Mapping[str, Any], default: int = 0) -> int:
 
     ``default`` has those that ``options`` does not name.
     """
-    qos: int | None = options.get("qos")
+    qos = options.get("qos")
     retain = options.get("retain")
     if qos is None:
         qos = default >> 1
-    elif qos not in {0, 1, 2}:
+    elif not isinstance(qos, int) or qos not in {0, 1, 2}:
         message = f"options['qos']: {qos!r} is not 0, 1 or 2."
         raise ValueError(message)
     if retain is None:
         retain = default & RETAIN
-    return int(qos << 1 | (RETAIN if retain else 0))
+    return qos << 1 | (RETAIN if retain else 0)

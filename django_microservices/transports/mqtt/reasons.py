@@ -9,7 +9,6 @@ from typing import Any
 REFUSED = 0x80
 """The first of the codes that are refusals; in a SUBACK of 3.1.1 the only one."""
 NO_SUBSCRIBERS = 0x10
-SESSION_TAKEN_OVER = 0x8E
 MALFORMED = 0x81
 BAD_AUTHENTICATION_METHOD = 0x8C
 RETAIN_NOT_SUPPORTED = 0x9A

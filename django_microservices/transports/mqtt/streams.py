@@ -4,13 +4,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ...wire.messages import Message, Reply
+from ...wire.unreadable import TOO_OLD_ERROR
 
 if TYPE_CHECKING:
     from ..base import Deliver, Delivery, Respond
 
 _LOOKS = 10.0
 """Seconds between two looks at how long streams go on, at most."""
-_TOO_OLD = b'{"status":"error","message":"The stream went on for too long"}'
 
 
 class Streams:
@@ -68,7 +68,7 @@ class Streams:
                 del self._begun[delivery]
             elif max_age is not None and now - since >= max_age:
                 del self._begun[delivery]
-                respond(Reply(delivery.message.id, None, _TOO_OLD))
+                respond(Reply(delivery.message.id, None, TOO_OLD_ERROR))
                 delivery.cancel()
         if self._begun:
             self._look_soon()

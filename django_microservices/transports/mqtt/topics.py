@@ -34,6 +34,11 @@ def check_topic(name: str) -> str:
     return name
 
 
+def is_below(topic: str, root: str) -> bool:
+    """Whether a topic is ``root``, or one of those below it."""
+    return topic == root or topic.startswith(f"{root}/")
+
+
 class Filter(NamedTuple):
     """A topic filter as it is subscribed, and the subscription that it stands for.
 
