@@ -27,12 +27,11 @@ from ..sockets import address_text, set_options, unreachable
 from ..tls import ClientContext, TLSOptions
 from .connection import Connection
 from .protocol import ReplyError
+from .refusals import passes
 
 SENTINEL_PORT = 26379
 _SENTINEL_URL = "+sentinel://"
 _FORMS = "redis://, rediss:// (TLS), unix:// or redis+sentinel://host,host/name"
-# What passes by itself; Redis' server.c has these texts.
-_PASSING = ("LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "ERR max number of clients")
 
 
 class SentinelHost(TypedDict, total=False):
@@ -260,11 +259,6 @@ class _TLSConnection(SSLConnection):
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
         super().__init__(**options)
         self.ssl_context.context = context
-
-
-def passes(refusal: ReplyError) -> bool:
-    """Whether what Redis refuses now may work later."""
-    return str(refusal).startswith(_PASSING)
 
 
 def _give_up(connections: Sequence[Connection]) -> None:

@@ -5,7 +5,6 @@ An entry has the fields ``data`` (JSON), ``headers`` (JSON, texts), and of a req
 of them is a stranger's event: all that it has is its data.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,15 +13,14 @@ import msgspec
 from ...exceptions import InvalidMessage
 from ...wire.codecs import decode, encode
 from ...wire.headers import headers_of, remaining
-from ...wire.messages import UNSET, Message, new_id
+from ...wire.messages import UNSET, Message
 from ...wire.packets import texts_of
 from ...wire.patterns import Pattern
 from ...wire.unreadable import unreadable
-from .protocol import check, command
+from .protocol import check_depth, check_size, command
 
 DATA, HEADERS, ID, REPLY = b"data", b"headers", b"id", b"reply"
 _OURS = frozenset((DATA, HEADERS, ID))
-_REPLY_NAME = re.compile(rb"dm-reply\.[0-9a-f]{20}")
 
 
 class RedisStreamsWire(msgspec.Struct, frozen=True):
@@ -34,17 +32,6 @@ class RedisStreamsWire(msgspec.Struct, frozen=True):
     """How often it was delivered, this time included."""
 
 
-def new_reply_name(prefix: str) -> bytes:
-    """Return a fresh name for a channel of answers."""
-    return f"{prefix}dm-reply.{new_id()}".encode()
-
-
-def is_reply_name(name: bytes, prefix: str) -> bool:
-    """Whether a channel is one of answers: peers must not have us publish elsewhere."""
-    start = prefix.encode()
-    return name.startswith(start) and bool(_REPLY_NAME.fullmatch(name, len(start)))
-
-
 def write_fields(message: Message, reply: bytes, most: int) -> list[bytes]:
     """Return what a message's entry has: names and values in turn.
 
@@ -52,13 +39,14 @@ def write_fields(message: Message, reply: bytes, most: int) -> list[bytes]:
     """
     fields = []
     if message.data is not UNSET:
-        check(message.data, most)
+        check_depth(message.data)
         fields += [DATA, message.data]
     headers = headers_of(message)
     if headers is not None or not fields:  # Redis keeps no entry that is empty
         fields += [HEADERS, encode(headers or {})]
     if not message.is_event:
         fields += [ID, encode(message.id), REPLY, reply]
+    check_size(sum(map(len, fields)), most)
     return fields
 
 
@@ -69,6 +57,7 @@ def read_fields(
 
     Raises :class:`InvalidMessage` or :class:`MessageTooLarge` for what is refused.
     """
+    check_size(sum(map(len, fields)), most)
     members = dict(zip(fields[::2], fields[1::2], strict=True))
     if _OURS.isdisjoint(members):
         message = Message(pattern, encode(_texts(members)))
@@ -78,7 +67,7 @@ def read_fields(
         if HEADERS in members:
             _read_headers(message, members[HEADERS])
     if message.data is not UNSET:
-        check(message.data, most)
+        check_depth(message.data)
     return message, members.get(REPLY)
 
 

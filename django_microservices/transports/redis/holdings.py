@@ -5,14 +5,17 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...wire.text import shown
 from ..redelivery import GIVEN_BACK, Receipt, Redelivery
 from .connection import Connection
 from .entries import bury
-from .groups import Stream
+from .groups import Groups, Stream
 from .protocol import ReplyError, command
+
+if TYPE_CHECKING:
+    from .streams import RedisStreamsTransport
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +34,10 @@ class Held(Receipt):
     """An entry that was delivered to us, for the ``deliveries``-th time."""
 
     __slots__ = (
-        "_holdings",
         "deliveries",
+        "due_at",
         "fields",
+        "holdings",
         "id",
         "rest",
         "since",
@@ -50,7 +54,7 @@ class Held(Receipt):
         deliveries: int,
     ) -> None:
         super().__init__()
-        self._holdings = holdings
+        self.holdings = holdings
         self.stream = stream
         self.id = id_
         self.fields = fields
@@ -58,16 +62,22 @@ class Held(Receipt):
         self.rest = 0.0
         """Seconds for which its dead letter was put off last."""
         self.since = holdings.loop.time()
+        self.due_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
     def tell(self, outcome: str, delay: float | None, reason: str) -> None:
-        """Acknowledge, keep for another try, give back, or bury."""
-        holdings = self._holdings
+        """Acknowledge, keep for another try, give back, or bury.
+
+        Without a connection only that it is done is still told to the next one.
+        """
+        holdings = self.holdings
         if outcome == "ack":
             holdings.acknowledge(self)
+        elif holdings.hands.lost:
+            holdings.let_go(self)
         elif outcome == "dead":
             holdings.bury(self, reason)
-        elif holdings.is_ending or reason == GIVEN_BACK:
+        elif reason == GIVEN_BACK:
             holdings.give_back(self)
         else:
             holdings.try_again(self, delay, reason)
@@ -86,20 +96,17 @@ class Holdings:
     def __init__(
         self,
         hands: Connection,
-        group: str,
-        consumer: str,
-        policy: Redelivery,
+        groups: Groups,
+        options: "RedisStreamsTransport",
         taken: Taken,
     ) -> None:
         self.hands = hands
         self.loop = hands.loop
-        self.group = group
-        self.consumer = consumer
-        self.policy = policy
+        self.groups = groups
+        self.claim_after = options.claim_after
+        self.policy = Redelivery(options.max_deliveries, options.redelivery_delay)
         self.held: dict[tuple[bytes, bytes], Held] = {}
         self.is_ending = False
-        self._resting = 0
-        self._unburied: set[Held] = set()
         self._taken = taken
         self._acks: dict[bytes, list[bytes]] = {}
 
@@ -113,20 +120,32 @@ class Holdings:
         held = self.held[key] = Held(self, stream, id_, fields, deliveries)
         return held
 
-    @property
-    def resting(self) -> int:
-        """How many rest before they are tried again, or have a letter to be written."""
-        return self._resting + len(self._unburied)
+    def adopt(self, left: "Holdings") -> None:
+        """Hold what handlers still worked on when the last connection was lost."""
+        self.held = left.held
+        for held in self.held.values():
+            held.holdings = self
 
-    def _let_go(self, held: Held) -> None:
-        self._unburied.discard(held)
+    def go_on(self) -> None:
+        """Say of those, once there are groups, that they are done, or ours."""
+        for held in tuple(self.held.values()):
+            held.stream = self.groups.streams[held.stream.name]
+            if held.is_settled:
+                self.acknowledge(held)
+        self._say_ours(self.held.values())
+
+    def let_go(self, held: Held) -> None:
+        """Hold it no more: it may be claimed, if Redis has it still."""
+        held.stream.resting.discard(held)
         self.held.pop((held.stream.name, held.id), None)
 
     # --- what becomes of them ---
 
     def acknowledge(self, held: Held) -> None:
         """Tell Redis that it is done, together with what else this tick ends."""
-        self._let_go(held)
+        if self.hands.lost:
+            return
+        self.let_go(held)
         acks = self._acks
         if not acks:
             self.loop.call_soon(self.flush)
@@ -135,7 +154,7 @@ class Holdings:
     def flush(self) -> None:
         """Send the acknowledgements."""
         for name, ids in self._acks.items():
-            self.hands.send(command("XACK", name, self.group, *ids))
+            self.hands.send(command("XACK", name, self.groups.name, *ids))
         self._acks.clear()
 
     def bury(self, held: Held, reason: str) -> None:
@@ -151,11 +170,12 @@ class Holdings:
 
     def _write_letter(self, held: Held, reason: str) -> None:
         fields: list[bytes | str] = [*held.fields, "dm-reason", reason]
-        fields += ["dm-group", self.group, "dm-id", held.id]
+        fields += ["dm-group", self.groups.name, "dm-id", held.id]
         fields += ["dm-deliveries", str(held.deliveries)]
-        self._unburied.add(held)
+        held.timer = None
         stream = held.stream
-        text = bury(stream.name, stream.dead, self.group, held.id, fields)
+        stream.rest(held)
+        text = bury(stream.name, stream.dead, self.groups.name, held.id, fields)
         self.hands.send(text, partial(self._buried, held, reason))
 
     def _buried(self, held: Held, reason: str, answer: Any) -> None:
@@ -164,7 +184,7 @@ class Holdings:
         Of an entry with too many fields the letter has only where it was, and why.
         """
         if not isinstance(answer, ReplyError):
-            self._let_go(held)
+            self.let_go(held)
             return
         logger.error("No dead letter: %s", shown(str(answer)))
         if _TOO_MANY_FIELDS in str(answer):
@@ -172,13 +192,11 @@ class Holdings:
             self._write_letter(held, reason)
             return
         rest = held.rest = min(2 * held.rest or LATER, MOST_LATER)
-        held.timer = self.loop.call_later(rest, self._write_letter, held, reason)
+        self._rest(held, rest, partial(self._write_letter, held, reason))
 
     def give_back(self, held: Held) -> None:
         """Let any consumer claim it at once; this delivery does not count."""
-        self._let_go(held)
-        if held.timer is not None:
-            held.timer.cancel()
+        self.let_go(held)
         how = ("TIME", _LONG_AGO, "RETRYCOUNT", held.deliveries - 1, "JUSTID")
         self.hands.send(self._claim(held, *how))
 
@@ -189,35 +207,62 @@ class Holdings:
             self.bury(held, reason)
             return
         held.fields = ()  # Redis has them
-        self._rest(held, rest if delay is None else delay)
+        rest = rest if delay is None else delay
+        self._rest(held, rest, partial(self._due, held))
 
-    def _rest(self, held: Held, seconds: float) -> None:
-        self._resting += 1
-        held.timer = self.loop.call_later(seconds, self._due, held)
+    def _rest(self, held: Held, seconds: float, then: Callable[[], None]) -> None:
+        """Keep it for so long, or at the end have others do so."""
+        held.due_at = self.loop.time() + seconds
+        held.timer = self.loop.call_later(seconds, then)
+        held.stream.rest(held)
+        if self.is_ending:
+            self._hand_on(held, held.timer)
+
+    def _hand_on(self, held: Held, timer: asyncio.TimerHandle) -> None:
+        """Let any consumer claim it when its rest is over; this delivery counts.
+
+        Entries can be claimed once they were idle for ``claim_after``: a longer rest
+        ends then.
+        """
+        self.let_go(held)
+        timer.cancel()
+        rest = max(0.0, held.due_at - self.loop.time())
+        idle = max(0.0, self.claim_after - rest)
+        how = ("IDLE", int(idle * 1000), "RETRYCOUNT", held.deliveries, "JUSTID")
+        self.hands.send(self._claim(held, *how))
 
     def _due(self, held: Held) -> None:
         """Have Redis count one more delivery, and read the entry again."""
-        self._resting -= 1
+        held.timer = None
+        held.stream.resting.discard(held)
         self.hands.send(self._claim(held), partial(self._due_again, held))
 
     def _due_again(self, held: Held, entries: Any) -> None:
         if isinstance(entries, Exception):  # the group is gone, and made again
-            self._rest(held, LATER)
+            self._rest(held, LATER, partial(self._due, held))
             return
-        self._let_go(held)
-        for id_, fields in filter(None, entries):  # none if it was settled meanwhile
+        self.let_go(held)
+        if not any(entries):
+            logger.warning(
+                "Entry %s of %s, which had failed, is gone before it was tried again: "
+                "the stream was cut (max_length), or somebody else has settled it.",
+                held.id.decode(),
+                shown(held.stream.pattern.route),
+            )
+        for id_, fields in filter(None, entries):
             self._taken(held.stream, id_, fields, held.deliveries + 1)
 
     def _claim(self, held: Held, *how: str | int) -> bytes:
-        stream = held.stream.name
-        return command("XCLAIM", stream, self.group, self.consumer, 0, held.id, *how)
+        groups = self.groups
+        whose = (held.stream.name, groups.name, groups.consumer, 0)
+        return command("XCLAIM", *whose, held.id, *how)
 
     # --- keeping them ---
 
-    def refresh(self, seconds: float) -> None:
-        """Say of those that we hold for so long that we still do."""
-        now = self.loop.time()
-        old = [held for held in self.held.values() if now - held.since > seconds]
+    def refresh(self) -> None:
+        """Say again of those that we hold for long that we still do."""
+        now, most = self.loop.time(), self.claim_after / 3
+        old = [held for held in self.held.values() if now - held.since > most]
         for held in old:
             held.since = now
         self._say_ours(old)
@@ -227,18 +272,19 @@ class Holdings:
         self._say_ours(self.held.values(), "FORCE")
 
     def _say_ours(self, many: Iterable[Held], *how: str) -> None:
+        many = [held for held in many if not held.stream.is_foreign]
         for name, same in groupby(sorted(many, key=_stream), key=_stream):
             ids = [held.id for held in same]
             for some in (ids[at : at + 100] for at in range(0, len(ids), 100)):
-                whose = (name, self.group, self.consumer, 0)
+                whose = (name, self.groups.name, self.groups.consumer, 0)
                 self.hands.send(command("XCLAIM", *whose, *some, *how, "JUSTID"))
 
     def end(self) -> None:
-        """Give everything back, now and from now on."""
+        """Let nothing rest with us, now and from now on; what runs stays ours."""
         self.is_ending = True
-        for held in [held for held in self.held.values() if held.timer is not None]:
-            self.give_back(held)
-        self._resting = 0
+        for held in tuple(self.held.values()):
+            if held.timer is not None:
+                self._hand_on(held, held.timer)
 
 
 def _stream(held: Held) -> bytes:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from ...exceptions import NotConnected, TransportRefused
+from ...exceptions import NotConnected
 from ...wire.channels import read_channel_message
+from ...wire.headers import REPLY_HEADER
 from ...wire.messages import UNSET, Message, Reply, Subscription
 from ...wire.packets import find_id, write_reply
 from ...wire.patterns import REDIS_GLOB
 from ...wire.text import shown
 from ...wire.unreadable import unreadable
 from ..room import Room
-from .address import passes
 from .answers import Answer, Answers, nobody
 from .halves import Half
 from .protocol import ReplyError, name_of, publish, publish_head
+from .refusals import refusal
+from .reply_names import is_any_reply_name, reply_name_of
 
 if TYPE_CHECKING:
     from ..base import Deliver
@@ -64,7 +66,9 @@ class Intake(Half):
         self.options = options
         self.pub = self.lines.add()
         self.sub = self.lines.add(self._received)
-        self.answers = Answers(self.pub, deliver, options.max_frame_size)
+        self.answers = Answers(
+            self.pub, deliver, options.max_frame_size, options.max_stream_age
+        )
         self.room = Room(
             limit,
             self.answers.deliver,
@@ -86,8 +90,7 @@ class Intake(Half):
         asked = [self.sub.ask(self._verb(name), name) for name in self._subscriptions]
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(answer, ReplyError):
-                message = f"{self.address} refuses a subscription: {answer}"
-                raise (NotConnected if passes(answer) else TransportRefused)(message)
+                raise refusal(self.address, answer)
             if isinstance(answer, BaseException):
                 message = f"{self.address}: {answer}"
                 raise NotConnected(message)
@@ -128,7 +131,11 @@ class Intake(Half):
     def _received(self, value: list[bytes]) -> None:
         """Deliver a message, now or when there is room."""
         key = value[1] if len(value) == _UNGLOBBED else (value[1], value[2])
-        channel = self._channels.get(key) or self._new_channel(key, value)
+        if (channel := self._channels.get(key)) is None:
+            if is_any_reply_name(value[-2]):  # a wildcard brought somebody's answer
+                self._drop(value[-2].decode())
+                return
+            channel = self._new_channel(key, value)
         body = value[-1]
         if len(body) > self.options.max_frame_size:
             arrived: Message | Reply | None = unreadable(find_id(body))
@@ -142,7 +149,7 @@ class Intake(Half):
             if arrived.id is UNSET:
                 self.room.take(arrived, nobody)
             else:
-                answer = Answer(self.answers, channel.head, channel.echoes)
+                answer = self._answer(arrived, channel)
                 self.room.take(arrived, answer, answer.finished)
         elif arrived is not None:
             self.pub.send(publish(channel.head, write_reply(arrived)))
@@ -161,6 +168,19 @@ class Intake(Half):
         if len(self._channels) < _MOST_REMEMBERED:
             self._channels[key] = channel
         return channel
+
+    def _answer(self, request: Message, channel: Channel) -> Answer:
+        """Answer on the caller's own channel, if it names one.
+
+        Its name must be that of the request's own id: a gateway may pass on the
+        metadata of a request that it got.
+        """
+        headers, id_ = request.headers or {}, request.id
+        name = reply_name_of(id_) if headers.get(REPLY_HEADER) == id_ else None
+        if name is None:
+            return Answer(self.answers, channel.head, channel.echoes)
+        echoes = self._count(name.decode())
+        return Answer(self.answers, publish_head(name), echoes, is_own=True)
 
     def _count(self, name: str) -> int:
         """Count the copies that Redis makes for us of what is published there."""

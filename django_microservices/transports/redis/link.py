@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConnectionLost
 from ...wire.codecs import encode
-from ...wire.headers import metadata_of
+from ...wire.headers import REPLY_HEADER, headers_of, metadata_of
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import write_message
 from ..stream import Drained
@@ -21,6 +21,7 @@ from .protocol import (
     publish_head,
     target_of,
 )
+from .reply_names import reply_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -54,7 +55,11 @@ class ReplyChannel:
 
 
 class Link(Caller):
-    """Asks on one connection, is answered on another."""
+    """Asks on one connection, is answered on another.
+
+    A stream's answers are awaited on a channel of its own as well, so that a server of
+    ours is told when nobody listens to it any more; Nest's uses the pattern's.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Link(Caller):
         self._heads: dict[str, bytes] = {}
         self._channels: dict[str, ReplyChannel] = {}
         self._asked: dict[Any, ReplyChannel] = {}
+        self._own_channels: dict[Any, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     # --- life ---
@@ -94,8 +100,10 @@ class Link(Caller):
             raise ConnectionLost(pub.reason or self.sub.reason or "")
         pattern, id_, data = message.pattern, message.id, message.data
         route = pattern.route
+        own = reply_name_of(id_) if message.stream else None
+        metadata = metadata_of(message) if own is None else _metadata_of_stream(message)
         text = write_message(
-            pattern.json, None if data is UNSET else data, id_, metadata_of(message)
+            pattern.json, None if data is UNSET else data, id_, metadata
         )
         if len(text) > self.options.max_frame_size:
             check(text, self.options.max_frame_size)
@@ -103,7 +111,7 @@ class Link(Caller):
         if id_ is UNSET:
             pub.send(text)
         else:
-            self._ask(route, id_, text)
+            self._ask(route, id_, text, own)
         return Drained(pub.drained) if pub.paused else None
 
     def _new_head(self, route: str) -> bytes:
@@ -112,16 +120,26 @@ class Link(Caller):
         head = self._heads[route] = publish_head(target_of(route))
         return head
 
-    def _ask(self, route: str, id_: Any, text: bytes) -> None:
+    def _ask(self, route: str, id_: Any, text: bytes, own: bytes | None) -> None:
         """Publish a request once its answers would be heard."""
         channel = self._channels.get(route) or self._subscribe(route)
         channel.callers += 1
         channel.is_idle = False
         self._asked[id_] = channel
-        if channel.waiting is None:
+        if own is not None:
+            self._own_channels[id_] = own
+            self.sub.send(command("SUBSCRIBE", own), partial(self._owned, id_, text))
+        elif channel.waiting is None:
             self.pub.send(text, partial(self._published, id_))
         else:
             channel.waiting[id_] = text
+
+    def _owned(self, id_: Any, text: bytes, answer: Any) -> None:
+        """Publish a stream's request: Redis has confirmed both of its channels."""
+        if isinstance(answer, ReplyError):
+            self._refuse(id_, answer)
+        elif id_ in self._own_channels:
+            self.pub.send(text, partial(self._published, id_))
 
     def _published(self, id_: Any, listeners: Any) -> None:
         """Tell the caller at once where nobody listens."""
@@ -142,6 +160,8 @@ class Link(Caller):
         channel = self._asked.pop(id_, None)
         if channel is None:
             return
+        if (own := self._own_channels.pop(id_, None)) is not None:
+            self.sub.send(command("UNSUBSCRIBE", own))
         channel.callers -= 1
         if channel.waiting is not None:
             channel.waiting.pop(id_, None)
@@ -179,3 +199,8 @@ class Link(Caller):
             if channel.is_idle:
                 self._unsubscribe(channel)
             channel.is_idle = True
+
+
+def _metadata_of_stream(message: Message) -> bytes:
+    """Name its own channel, too: the request's id says which."""
+    return encode((headers_of(message) or {}) | {REPLY_HEADER: message.id})

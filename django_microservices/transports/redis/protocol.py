@@ -79,12 +79,22 @@ def name_of(route: str) -> bytes:
 
 def check(body: bytes, most: int) -> None:
     """Raise :class:`InvalidMessage` or :class:`MessageTooLarge` for what is refused."""
+    check_depth(body)
+    check_size(len(body), most)
+
+
+def check_depth(body: bytes) -> None:
+    """Raise :class:`InvalidMessage` for what nests too deeply."""
     if is_too_deep(body):
         message = "The message nests too deeply."
         raise InvalidMessage(message)
-    if len(body) > most:
+
+
+def check_size(size: int, most: int) -> None:
+    """Raise :class:`MessageTooLarge` for more than ``most`` bytes."""
+    if size > most:
         message = (
-            f"A message of {len(body)} bytes is over max_frame_size ({most}): raise it "
+            f"A message of {size} bytes is over max_frame_size ({most}): raise it "
             "on both ends, or send less."
         )
         raise MessageTooLarge(message)

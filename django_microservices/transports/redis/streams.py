@@ -10,6 +10,7 @@ from ...exceptions import TransportRefused
 from ...wire.messages import Subscription, new_id
 from ...wire.ranges import Count, Seconds, SecondsOrZero
 from ..base import Changed, Deliver, Receive
+from .holdings import Holdings
 from .options import RedisOptions
 from .streams_intake import StreamsIntake
 from .streams_link import StreamsLink
@@ -69,6 +70,9 @@ class RedisStreamsTransport(RedisOptions):
         self.redelivery_delay = redelivery_delay
         self.max_length = max_length
         self.keep_acknowledged = keep_acknowledged
+        # What handlers still worked on when a connection was lost, for the next one of
+        # the same server.
+        self._left: dict[Deliver, Holdings] = {}
 
     def new_consumer(self) -> str:
         """Return a name for one consumer of the group: each time that we connect."""
@@ -88,11 +92,15 @@ class RedisStreamsTransport(RedisOptions):
             message = "group: a server needs the name of its consumer group."
             raise TransportRefused(message)
         intake = StreamsIntake(self, deliver, limit)
+        if deliver in self._left:
+            intake.holdings.adopt(self._left.pop(deliver))
         try:
             await intake.listen(subscriptions)
             yield intake
         finally:
             await intake.close()
+            if intake.holdings.held:
+                self._left[deliver] = intake.holdings
 
     @asynccontextmanager
     async def connect(

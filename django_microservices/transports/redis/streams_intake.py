@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +11,25 @@ from ...exceptions import (
     InvalidMessage,
     MessageTooLarge,
     NotConnected,
-    TransportRefused,
 )
 from ...wire.messages import Message, Subscription
-from ...wire.text import shown
-from ..redelivery import GIVEN_BACK, Redelivery
+from ..redelivery import GIVEN_BACK, is_given_back
 from ..room import Room
 from .answers import Answer, Answers, nobody
 from .connection import LINGER
-from .entries import (
-    RedisStreamsWire,
-    is_reply_name,
-    milliseconds_of,
-    read_fields,
-)
+from .entries import RedisStreamsWire, milliseconds_of, read_fields
 from .groups import Groups, Stream
 from .halves import Half
 from .holdings import Held, Holdings
-from .protocol import ReplyError, command, publish_head
+from .protocol import ReplyError, publish_head
+from .reader import Reader
+from .refusals import is_foreign, is_gone, refusal
+from .reply_names import is_reply_name
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from ..base import Deliver
     from .streams import RedisStreamsTransport
-
-logger = logging.getLogger(__name__)
-
-BLOCK = 2.0
-"""Seconds that a read waits for entries: it also tells that Redis lives."""
-UNBLOCK = 0.05
-"""Seconds after which a read that waits is ended once more."""
-FEWEST = 8
-"""Entries of each stream that a read asks for, where there is room for so many."""
-MOST_RESTING = 10_000
-"""Entries that rest before another try, at which no more are read."""
-
-_LACKING = ("NOGROUP", "UNBLOCKED", "ERR no such key")
-_REFUSED = ("WRONGTYPE", "NOPERM", "NOAUTH", "ERR unknown")
 
 
 class StreamsIntake(Half):
@@ -59,26 +40,15 @@ class StreamsIntake(Half):
     ) -> None:
         super().__init__(options.address, self._lost)
         self.options = options
-        self.consumer = options.new_consumer()
         self.hands = self.lines.add()
-        self.reader = self.lines.add()
         self.groups = Groups(options, self.hands)
-        self.holdings = Holdings(
-            self.hands,
-            self.groups.name,
-            self.consumer,
-            Redelivery(options.max_deliveries, options.redelivery_delay),
-            self.take,
-        )
+        self.holdings = Holdings(self.hands, self.groups, options, self.take)
         self.answers = Answers(self.hands, deliver, options.max_frame_size)
         self.room = Room(limit, self.answers.deliver, _nothing, _nothing)
-        self._reader_id = 0
+        self.reader = Reader(self, self.lines.add())
+        self.upkeep = Upkeep(self)
         self._ahead = 0.0  # ms by which the clock of Redis is ahead of our loop's
-        self._reading: asyncio.Future[Any] | None = None
-        self._is_reading = False
-        self._is_scheduled = False
-        self._is_making = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._mending: asyncio.Task[None] | None = None
 
     # --- life ---
 
@@ -87,140 +57,86 @@ class StreamsIntake(Half):
         names = Groups.names(subscriptions, self.options.key_prefix)
         await self.lines.open()
         try:
-            self._reader_id = await self.reader.ask("CLIENT", "ID")
+            await self.reader.open()
             seconds, micros = await self.hands.ask("TIME")
             now = int(seconds) * 1000 + int(micros) // 1000
             self._ahead = now - self.lines.loop.time() * 1000
             await self.groups.begin(names)
         except ReplyError as error:
-            raise self._error(str(error)) from None
+            raise refusal(self.address, error) from None
         except ConnectionLost as error:
             message = f"{self.address}: {error}"
             raise NotConnected(message) from None
-        self._run(Upkeep(self).run())
-        self.want()
-
-    def _error(self, text: str) -> Exception:
-        message = f"{self.address} refuses: {shown(text)}"
-        kind = TransportRefused if text.startswith(_REFUSED) else NotConnected
-        return kind(message)
+        self.holdings.go_on()
+        self.upkeep.begin()
+        self.reader.want()
 
     def _lost(self) -> None:
         self.holdings.end()
         self.answers.cancel()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.lines.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def pause(self) -> None:
         """Read no more, give back what did not begin, and finish the rest."""
-        await self._end()
+        await self._end_reading()
         await self.room.empty()
         self.holdings.flush()
         self.hands.flush()
 
     async def close(self) -> None:
         """Leave; what is not done is at once there for others."""
-        await self._end()
+        await self._end_reading()
+        await self.upkeep.end()
+        if self._mending is not None:
+            self._mending.cancel()
         self.holdings.flush()
-        self.groups.forget_consumers(self.consumer)
+        self.groups.forget_consumers(self.groups.consumer)
         await self.lines.close()
 
-    async def _end(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
+    async def _end_reading(self) -> None:
         self.holdings.end()
         with contextlib.suppress(TimeoutError):  # Redis is mute
             async with asyncio.timeout(LINGER):
-                await self._end_reading()
+                await self.reader.end()
         self._give_back_waiting()
-
-    async def _end_reading(self) -> None:
-        unblock = command("CLIENT", "UNBLOCK", self._reader_id)
-        while self._reading is not None and not self._reading.done():
-            self.hands.send(unblock)  # the read itself may be on its way still
-            await asyncio.wait((self._reading,), timeout=UNBLOCK)
 
     def _give_back_waiting(self) -> None:
         for message in self.room.drop():
             assert message.settle is not None
             message.settle("retry", None, GIVEN_BACK)
 
-    # --- a group that is gone ---
+    # --- what is gone, or in its place ---
 
     def failed(self, error: ReplyError) -> None:
-        """Make groups again that are gone; end over anything else."""
-        text = str(error)
-        if not text.startswith(_LACKING):
-            self.lines.end(self._error(text))
-        elif not self._is_making:
-            self._is_making = True
-            self._run(self._make_again())
+        """Mend what somebody took away; end over anything else."""
+        if is_gone(error) or is_foreign(error):
+            self.mend()
+        else:
+            self.lines.end(refusal(self.address, error))
 
-    async def _make_again(self) -> None:
+    def mend(self) -> None:
+        """Make groups again that are gone, in a task."""
+        if self._mending is None or self._mending.done():
+            self._mending = self.lines.loop.create_task(self._mend())
+
+    async def _mend(self) -> None:
         try:
-            for stream in await self.groups.make():
-                logger.warning(
-                    "Group %s of stream %s was gone: it is made anew behind %s.",
-                    shown(self.groups.name),
-                    shown(stream.name.decode()),
-                    stream.last.decode(),
-                )
+            await self.groups.mend()
         except ReplyError as error:
-            self.lines.end(self._error(str(error)))
+            self.lines.end(refusal(self.address, error))
         except ConnectionLost:
             return
-        finally:
-            self._is_making = False
         self.holdings.enter()
-        self.want()
+        self.reader.want()
 
-    # --- reading ---
+    # --- in ---
 
     @property
     def free(self) -> int:
         """How many entries there is room for."""
-        if self.holdings.is_ending or self.holdings.resting >= MOST_RESTING:
+        if self.holdings.is_ending:
             return 0
         room = self.room
         return room.limit - room.in_flight - len(room.waiting)
-
-    def want(self) -> None:
-        """Read on, once this tick has made all the room that it makes."""
-        if not (self._is_scheduled or self._is_reading):
-            self._is_scheduled = True
-            self.lines.loop.call_soon(self._read)
-
-    def _read(self) -> None:
-        self._is_scheduled = False
-        free, streams = self.free, self.groups.streams
-        if free <= 0 or self.lines.are_lost or not streams:
-            return
-        self._is_reading = True
-        most = max(free // len(streams), min(free, FEWEST))
-        self._reading = self.reader.ask(
-            *("XREADGROUP", "GROUP", self.groups.name, self.consumer),
-            *("COUNT", most, "BLOCK", int(BLOCK * 1000)),
-            *("STREAMS", *streams, *">" * len(streams)),
-        )
-        self._reading.add_done_callback(self._came)
-
-    def _came(self, reading: asyncio.Future[Any]) -> None:
-        """Take what was read, if anything came in time."""
-        self._is_reading = False
-        error = reading.exception()
-        if isinstance(error, ReplyError):
-            self.failed(error)
-        if error is not None:
-            return
-        for name, entries in reading.result() or ():
-            stream = self.groups.streams[name]
-            stream.last = entries[-1][0]
-            for id_, fields in entries:
-                self.take(stream, id_, fields, 1)
-        self.want()
 
     def take(
         self,
@@ -278,9 +194,9 @@ class StreamsIntake(Half):
         held.finished(delivery)
         if answer is not None:
             answer.finished(delivery)
-        if delivery.reason == GIVEN_BACK:  # the server stops: begin nothing more
+        if is_given_back(delivery):  # the server stops: begin nothing more
             self._give_back_waiting()
-        self.want()
+        self.reader.want()
 
 
 def _nothing() -> None:

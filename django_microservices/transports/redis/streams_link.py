@@ -4,20 +4,19 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, NotConnected, TransportRefused
+from ...exceptions import ConnectionLost, NotConnected
 from ...wire.messages import Message
-from ...wire.text import shown
-from .address import passes
-from .entries import new_reply_name, write_fields
+from .entries import write_fields
 from .halves import Caller
 from .protocol import ReplyError, command, target_of
+from .refusals import refusal
+from .reply_names import new_reply_name
 
 if TYPE_CHECKING:
     from ..base import Receive
     from .streams import RedisStreamsTransport
 
 _MOST_REMEMBERED = 4096
-_REFUSED = ("WRONGTYPE", "NOPERM", "NOAUTH", "ERR")
 
 
 class StreamsLink(Caller):
@@ -44,9 +43,7 @@ class StreamsLink(Caller):
         try:
             await self.sub.ask("SUBSCRIBE", self._channel)
         except ReplyError as error:
-            message = f"{self.lines.place} refuses: {error}"
-            kind = NotConnected if passes(error) else TransportRefused
-            raise kind(message) from None
+            raise refusal(self.lines.place, error) from None
         except ConnectionLost as error:
             message = f"{self.lines.place}: {error}"
             raise NotConnected(message) from None
@@ -102,20 +99,19 @@ class StreamsLink(Caller):
         if added.done():
             return
         if isinstance(answer, ReplyError):
-            added.set_exception(self._refusal(str(answer)))
+            added.set_exception(self._refusal(answer))
         elif isinstance(answer, Exception):
             added.set_exception(answer)
         else:
             added.set_result(None)
 
-    def _refusal(self, text: str) -> Exception:
+    def _refusal(self, answer: ReplyError) -> Exception:
         """Make the error of it; a server that became a replica is left."""
-        message = f"{self.lines.place} refuses: {shown(text)}"
-        if text.startswith("READONLY"):
-            self.pub.abort(message)
-            return ConnectionLost(message)
-        kind = TransportRefused if text.startswith(_REFUSED) else NotConnected
-        return kind(message)
+        error = refusal(self.lines.place, answer)
+        if not str(answer).startswith("READONLY"):
+            return error
+        self.pub.abort(str(error))
+        return ConnectionLost(str(error))
 
     def forget(self, id_: Any, *, answered: bool) -> None:  # noqa: ARG002 - alike
         """Leave the channel of a stream of answers."""

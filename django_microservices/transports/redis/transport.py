@@ -6,6 +6,7 @@ from typing import Any
 
 from ...wire.messages import Subscription
 from ...wire.patterns import EXACT, REDIS_GLOB
+from ...wire.ranges import Seconds
 from ..base import Changed, Deliver, Receive
 from .intake import Intake
 from .link import Link
@@ -21,12 +22,19 @@ class RedisTransport(RedisOptions):
     ``options`` are those of :class:`RedisOptions`.
     """
 
-    server_only = RedisOptions.server_only | {"wildcards"}
+    server_only = RedisOptions.server_only | {"wildcards", "max_stream_age"}
     no_listener = True
 
-    def __init__(self, *, wildcards: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        wildcards: bool = False,
+        max_stream_age: Seconds | None = 3600.0,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.wildcards = wildcards
+        self.max_stream_age = max_stream_age
         self.grammar = REDIS_GLOB if wildcards else EXACT
 
     @asynccontextmanager

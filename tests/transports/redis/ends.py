@@ -175,6 +175,13 @@ async def idle_for(spy: Any, name: str, least: int, most: int = 10**6) -> bool:
     )
 
 
+async def refreshed(spy: Any, name: str) -> None:
+    """Wait until a consumer has said thrice that its entries are still its own."""
+    for _ in range(3):
+        await until(lambda: idle_for(spy, name, 60))
+        await until(lambda: idle_for(spy, name, 0, 59))
+
+
 async def refusal(
     kind: type[Exception] = TransportRefused, **options: Any
 ) -> Exception:

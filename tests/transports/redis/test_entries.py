@@ -9,18 +9,20 @@ from hypothesis import strategies as st
 
 from django_microservices.exceptions import InvalidMessage, MessageTooLarge
 from django_microservices.transports.redis.entries import (
-    is_reply_name,
     milliseconds_of,
-    new_reply_name,
     read_fields,
     write_fields,
+)
+from django_microservices.transports.redis.reply_names import (
+    is_reply_name,
+    new_reply_name,
 )
 from django_microservices.wire.messages import UNSET, Message
 from django_microservices.wire.patterns import Pattern
 
 PATTERN = Pattern.of("orders")
 CHANNEL = b"dm-reply.0123456789abcdef0123"
-MOST = 1000
+MOST = 10_000
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -85,13 +87,20 @@ def test_headers_that_are_no_texts() -> None:
     assert read(b"headers", b'{"a":"b","c":1}').headers == {"a": "b"}
 
 
-def test_too_large() -> None:
-    """A payload over ``max_frame_size`` is neither written nor read."""
-    text = b'"%b"' % (b"x" * MOST)
+@pytest.mark.parametrize("name", ["data", "headers", "other"])
+def test_too_large(name: str) -> None:
+    """An entry over ``max_frame_size`` is not read, whatever is large in it."""
     with pytest.raises(MessageTooLarge):
-        write_fields(Message(PATTERN, text), CHANNEL, MOST)
+        read(name.encode(), b'"%b"' % (b"x" * MOST))
+
+
+@pytest.mark.parametrize(
+    ("data", "headers"), [(b'"%b"' % (b"x" * MOST), None), (b"1", {"x": "y" * MOST})]
+)
+def test_too_large_to_write(data: bytes, headers: dict[str, str] | None) -> None:
+    """Nor is it written."""
     with pytest.raises(MessageTooLarge):
-        read(b"data", text)
+        write_fields(Message(PATTERN, data, headers=headers), CHANNEL, MOST)
 
 
 def test_time_of_an_entry() -> None:

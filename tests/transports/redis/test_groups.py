@@ -1,5 +1,6 @@
 """Groups: where they begin, and that they are made again."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -11,7 +12,6 @@ from django_microservices.exceptions import (
 from django_microservices.transports.redis import (
     upkeep,
 )
-from django_microservices.transports.redis.protocol import ReplyError
 from tests.transports.peers import Service, eventually
 
 from .ends import (
@@ -108,19 +108,41 @@ async def test_lost_while_making_it_again(
     async with serving(streams(), Service(), name) as intake:
         monkeypatch.setattr(upkeep, "TIDY", -1.0)
         intake.hands.abort("cut")
-        await intake._make_again()
+        await intake._mend()
         await upkeep.Upkeep(intake).run()
         assert str(intake.closed.result()) == "cut"
 
 
 async def test_refused_while_making_it_again(
-    streams: Streams, name: str, spy: Any
+    limited_streams: Any, name: str, spy: Any
 ) -> None:
-    """A key of another kind in its place is a refusal for good."""
-    async with serving(streams(), Service(), name) as intake:
-        await spy.delete(name)
-        await spy.set(name, "x")
-        intake._is_making = True
-        intake.failed(ReplyError("NOGROUP, once more"))
-        await intake._make_again()
-        assert isinstance(intake.closed.result(), TransportRefused)
+    """A server that may not do it any more ends for good."""
+    transport = limited_streams("+@all", "~*", "&*")
+    async with serving(transport, Service(), name) as intake:
+        await spy.execute_command("ACL", "SETUSER", name, "-xgroup|create")
+        await spy.xgroup_destroy(name, "orders")
+        async with asyncio.timeout(10):
+            assert isinstance(await intake.closed, TransportRefused)
+
+
+async def test_key_that_is_no_stream_any_more(
+    streams: Streams, name: str, spy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is said once; the other streams are read on, this one once it is back."""
+    service, names = Service(), (f"{name}.a", f"{name}.b")
+    async with serving(streams(), service, *names) as intake:
+        await spy.set(names[1], "x")
+        async with linked(streams()) as calls:
+            await eventually(lambda: "no stream any more" in caplog.text)
+            await emit(calls, names[0], b"1")
+            await service.came(1)
+            await intake.upkeep._look()  # it is looked at again, and not reported so
+            await intake.upkeep._tidy()
+            await intake._mending
+            await spy.delete(names[1])
+            await eventually(lambda: "was gone" in caplog.text)
+            await emit(calls, names[1], b"2")
+            await service.came(2)
+        assert not intake.closed.done()
+    assert caplog.text.count("no stream any more") == 1
+    assert "Redis refused" not in caplog.text

@@ -7,8 +7,8 @@ import pytest
 
 from django_microservices.transports.redis import (
     RedisStreamsTransport,
+    groups,
     holdings,
-    streams_intake,
 )
 from tests.brokers.redis import Redis
 from tests.transports.peers import Delivery, Service, eventually
@@ -62,21 +62,55 @@ async def test_retried_after_somebody_else_settled_it(
 
 
 async def test_very_many_rest(
-    streams: Streams, name: str, monkeypatch: pytest.MonkeyPatch
+    streams: Streams,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where very many rest before another try, no more are read."""
-    monkeypatch.setattr(streams_intake, "MOST_RESTING", 2)
-    service = Service(lambda delivery: delivery.end("retry", delay=0.3))
-    transport = streams(max_deliveries=2)
-    async with serving(transport, service, name, limit=1) as intake:
-        async with linked(streams()) as calls:
-            for _ in range(4):
-                await emit(calls, name)
-        await service.came(2)
-        await eventually(lambda: intake.holdings.resting == 2)
-        assert intake.free == 0
+    """Where very many rest before another try, no more are read of their stream."""
+    monkeypatch.setattr(groups, "MOST_RESTING", 2)
+    service = Service(lambda delivery: delivery.end("retry", delay=60.0))
+    block = serving(streams(), service, name, f"{name}.b", limit=1)
+    async with block as intake, linked(streams()) as calls:
+        for _ in range(4):
+            await emit(calls, name)
+        stream = intake.groups.streams[name.encode()]
+        await eventually(lambda: not stream.is_read)
         service.answer = Delivery.answer
-        await service.came(6)
+        intake.reader.want()
+        await intake.upkeep._look()
+        for _ in range(4):
+            await emit(calls, f"{name}.b")
+        await eventually(lambda: _count(service, f"{name}.b") == 4)
+        resting = tuple(stream.resting)
+        assert _count(service, name) == len(resting)
+        for held in resting:  # it is due
+            held.timer.cancel()
+            intake.holdings._due(held)
+        await eventually(lambda: _count(service, name) == 4 + len(resting))
+    assert caplog.text.count(f"entries of {name} rest before another try") == 1
+
+
+def _count(service: Service, name: str) -> int:
+    """Count the deliveries of a pattern."""
+    return [each.message.pattern.route for each in service.deliveries].count(name)
+
+
+async def test_cut_while_it_rested(
+    streams: Streams, name: str, spy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What failed and was removed before it was tried again is reported."""
+    service = Service(lambda delivery: delivery.end("retry", delay=60.0))
+    async with serving(streams(), service, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        (stream,) = intake.groups.streams.values()
+        await eventually(lambda: stream.resting)
+        await spy.xtrim(name, maxlen=0, approximate=False)
+        (held,) = stream.resting
+        held.timer.cancel()
+        intake.holdings._due(held)
+        await eventually(lambda: not intake.holdings.held)
+    assert f"of {name}, which had failed, is gone" in caplog.text
 
 
 async def test_entry_that_we_hold_already(streams: Streams, name: str) -> None:
@@ -100,12 +134,12 @@ async def test_due_while_the_group_is_gone(
         await emit(calls, name)
         await service.came(1)
         service.answer = Delivery.answer
-        intake._is_making = True
+        intake._mending = asyncio.get_running_loop().create_future()
         await spy.xgroup_destroy(name, "orders")
         (held,) = intake.holdings.held.values()
         first = held.timer
-        await eventually(lambda: held.timer is not first)
-        await intake._make_again()
+        await eventually(lambda: held.timer not in (first, None))
+        await intake._mend()
         await service.came(2)
         await until(lambda: nothing_pending(spy, name))
 
@@ -198,7 +232,7 @@ async def test_letters_that_cannot_be_written(
     streams: Streams, name: str, spy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are tried ever more rarely, no more is read than rests, and then all is."""
-    monkeypatch.setattr(streams_intake, "MOST_RESTING", 2)
+    monkeypatch.setattr(groups, "MOST_RESTING", 2)
     monkeypatch.setattr(holdings, "LATER", 0.01)
     monkeypatch.setattr(holdings, "MOST_LATER", 0.04)
     service = Service(lambda delivery: delivery.end("dead", "no such order"))
@@ -208,10 +242,11 @@ async def test_letters_that_cannot_be_written(
         async with linked(streams()) as calls:
             for _ in range(4):
                 await emit(calls, name)
-        await eventually(lambda: intake.holdings.resting == 2)
+        (stream,) = intake.groups.streams.values()
+        await eventually(lambda: len(stream.resting) == 2)
         first, _ = intake.holdings.held.values()
         await eventually(lambda: first.rest == 0.04)
-        assert (intake.free, len(service.deliveries)) == (0, 2)
+        assert (stream.is_read, len(service.deliveries)) == (False, 2)
         await spy.delete(f"{name}.dead")
         await service.came(4)
         await until(lambda: nothing_pending(spy, name))

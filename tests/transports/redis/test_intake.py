@@ -44,41 +44,6 @@ async def test_a_handler_knows_the_channel(wire: Any, name: str) -> None:
     assert message.subscription is None
 
 
-# --- streams of replies ---
-
-
-async def test_stream_ends_when_nobody_listens(wire: Any, name: str) -> None:
-    """Redis counts who hears an item: where nobody does, the handler is cancelled."""
-    service = Service(hold)
-    async with serving(wire(), service, name), linked(wire()) as calls:
-        calls.send(name)
-        (delivery,) = await service.came(1)
-        delivery.say(b"1", last=False)
-        await calls.came(1)
-        assert not delivery.cancelled.is_set()
-        calls.link.forget("7", answered=False)
-        await calls.link.sub.ask("PING")
-        delivery.say(b"2", last=False)
-        async with asyncio.timeout(10):
-            await delivery.cancelled.wait()
-
-
-async def test_own_wildcard_is_no_listener(wire: Any, name: str) -> None:
-    """A wildcard that brings us our own replies does not count as somebody."""
-    service = Service(hold)
-    block = serving(wire(wildcards=True), service, f"{name}*")
-    async with block as intake, linked(wire()) as calls:
-        calls.send(name)
-        (delivery,) = await service.came(1)
-        calls.link.forget("7", answered=False)
-        await calls.link.sub.ask("PING")
-        delivery.say(b"1", last=False)
-        async with asyncio.timeout(10):
-            await delivery.cancelled.wait()
-        await eventually(lambda: intake.dropped == 1)
-    assert len(service.deliveries) == 1
-
-
 # --- wildcards ---
 
 
@@ -266,7 +231,7 @@ async def test_driver(wire: Any, name: str, redis_server: Redis) -> None:
 
 async def test_server_that_may_not_subscribe(limited: Any, name: str) -> None:
     """That is a refusal for good."""
-    with pytest.raises(TransportRefused, match="refuses a subscription: NOPERM"):
+    with pytest.raises(TransportRefused, match="refuses: NOPERM"):
         async with serving(limited("+@all"), Service(), name):
             pass
 
@@ -274,30 +239,6 @@ async def test_server_that_may_not_subscribe(limited: Any, name: str) -> None:
 async def test_redis_that_is_busy_while_we_subscribe(stand_in: Any, name: str) -> None:
     """That passes, and is no refusal for good."""
     async with stand_in(busy) as server:
-        with pytest.raises(NotConnected, match="refuses a subscription: BUSY"):
+        with pytest.raises(NotConnected, match="refuses: BUSY"):
             async with serving(RedisTransport(port=server.port), Service(), name):
                 pass
-
-
-async def test_streams_do_not_keep_requests_waiting_for_ever(
-    wire: Any, name: str
-) -> None:
-    """Where nothing more is read, streams that were left end all the same."""
-    service = Service(hold)
-    block = serving(wire(), service, name, limit=2)
-    async with block as intake, linked(wire()) as left, linked(wire()) as calls:
-        for id_ in "12":
-            left.send(name, id_=id_)
-        streams = await service.came(2)
-        for id_ in "34":
-            calls.send(name, id_=id_)
-        await eventually(lambda: intake.room.is_paused)
-        for link, ids in ((left.link, "12"), (calls.link, "34")):
-            for id_ in ids:
-                link.forget(id_, answered=False)
-            await link.sub.ask("PING")
-        service.answer = Delivery.answer
-        for stream in streams:
-            stream.say(b"1", last=False)
-        await service.came(4)
-        assert not intake.room.is_paused

@@ -1,13 +1,9 @@
 """The server's half of Redis' streams: deliveries, requests, and its end."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from django_microservices.exceptions import (
-    ConnectionLost,
-)
 from django_microservices.transports.redis import (
     RedisStreamsWire,
 )
@@ -155,87 +151,3 @@ async def _is_old(spy: Any, name: str, most: int) -> bool:
     ((id_, _),) = await spy.xrange(name, count=1)
     seconds, micros = await spy.time()
     return bool(seconds * 1000 + micros // 1000 - int(id_.split(b"-")[0]) > most)
-
-
-# --- the end ---
-
-
-async def test_stopped_server_gives_back(streams: Streams, name: str, spy: Any) -> None:
-    """What it did not finish is with the next one at once, and does not count."""
-    service, next_one = Service(hold), Service()
-    names = (f"{name}.a", f"{name}.b")
-    transport = streams(max_deliveries=1)
-    async with linked(streams()) as calls:
-        for each in names:
-            await emit(calls, each, b"1")
-            await emit(calls, each, b"2")
-    async with serving(transport, service, *names, limit=2) as intake:
-        await service.came(2)
-        await eventually(lambda: intake.room.waiting)
-        for delivery in service.deliveries:
-            delivery.end("retry", "cancelled")
-        assert len(service.deliveries) == 2  # nothing else has begun
-    async with serving(transport, next_one, *names):
-        deliveries = await next_one.came(4)
-    assert {d.message.wire.deliveries for d in deliveries} == {1}
-
-
-async def test_pause(streams: Streams, name: str, spy: Any) -> None:
-    """A draining server finishes what it began, and gives the rest back."""
-    service, other = Service(hold), Service()
-    names = (f"{name}.a", f"{name}.b")
-    async with linked(streams()) as calls:
-        for each in names:
-            await emit(calls, each, b"1")
-            await emit(calls, each, b"2")
-        async with serving(streams(), service, *names, limit=1) as one:
-            (delivery,) = await service.came(1)
-            await eventually(lambda: one.room.waiting)
-            pausing = asyncio.create_task(one.pause())
-            await eventually(lambda: not one.room.waiting)
-            await emit(calls, name, b"3")
-            delivery.answer()
-            await pausing
-            assert len(service.deliveries) == 1
-            async with serving(streams(), other, *names):
-                await other.came(3)
-
-
-async def test_pause_gives_back_what_rests(
-    streams: Streams, name: str, spy: Any
-) -> None:
-    """What waits for another try is tried by somebody else."""
-    service, other = Service(lambda d: d.end("retry", delay=60.0)), Service()
-    async with linked(streams()) as calls, serving(streams(), service, name) as intake:
-        await emit(calls, name)
-        await eventually(lambda: intake.holdings.resting)
-        async with serving(streams(), other, name):
-            await intake.pause()
-            await other.came(1)
-            # What a last read brings is given back as well.
-            id_ = await spy.xadd(name, {"data": "2"})
-            await spy.xreadgroup("orders", intake.consumer, {name: ">"})
-            (stream,) = intake.groups.streams.values()
-            intake.take(stream, id_, [b"data", b"2"], 1)
-            await other.came(2)
-        service.deliveries[0].end("ack")
-
-
-async def test_lost_connection(streams: Streams, name: str, spy: Any) -> None:
-    """The reason is said; what was in flight is Redis' again, and claimed."""
-    service, other = Service(hold), Service()
-    transport = streams(claim_after=0.3)
-    async with serving(transport, service, name) as intake, linked(streams()) as calls:
-        await emit(calls, name, b"1")
-        await emit(calls, name, b"2")
-        await service.came(2)
-        service.deliveries[1].end("retry", delay=60.0)
-        await spy.client_kill_filter(_type="normal", skipme=True)
-        async with asyncio.timeout(10):
-            for closed in (intake.closed, calls.link.closed):
-                assert "Redis closed the connection" in str(await closed)
-        service.deliveries[0].end("retry")
-        with pytest.raises(ConnectionLost):
-            calls.send(name)
-    async with serving(transport, other, name):
-        await other.came(2)

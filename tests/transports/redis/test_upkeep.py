@@ -12,7 +12,7 @@ from django_microservices.transports.redis import (
     groups,
     upkeep,
 )
-from tests.transports.peers import Service, eventually
+from tests.transports.peers import Delivery, Service, eventually
 
 from .ends import (
     Streams,
@@ -24,6 +24,7 @@ from .ends import (
     idle_for,
     linked,
     nothing_pending,
+    refreshed,
     serving,
     until,
 )
@@ -60,9 +61,7 @@ async def test_nothing_is_claimed_that_somebody_works_on(
         busy.deliveries[0].end("retry", delay=1.0)
         async with serving(transport, idle, name):
             await until(lambda: idle_for(spy, name, 0))
-            for _ in range(3):  # it was idle for so long, thrice
-                await until(lambda: idle_for(spy, name, 60))
-                await until(lambda: idle_for(spy, name, 0, 59))
+            await refreshed(spy, name)
             assert not idle.deliveries
             busy.deliveries[1].answer()
             await busy.came(3)
@@ -100,22 +99,81 @@ async def test_entry_that_was_removed(streams: Streams, name: str, spy: Any) -> 
         assert not intake.holdings.held
 
 
-async def test_full_server_claims_nothing(
+async def test_full_server_claims_a_little(
     streams: Streams, name: str, spy: Any
 ) -> None:
-    """What others left waits until there is room."""
+    """A backlog leaves never room: what others left comes before the rest of it."""
     await spy.xgroup_create(name, "orders", "0", mkstream=True)
     service = Service(hold)
     transport = streams(claim_after=0.1)
-    async with serving(transport, service, name, limit=1), linked(streams()) as calls:
-        await emit(calls, name, b"1")
-        (delivery,) = await service.came(1)
-        await emit(calls, name, b"2")
-        await spy.xreadgroup("orders", "dead", {name: ">"})
-        await until(lambda: idle_for(spy, name, 0))
-        assert len(service.deliveries) == 1
-        delivery.answer()
+    async with serving(transport, service, name, limit=1) as intake:
+        async with linked(streams()) as calls:
+            await emit(calls, name, b"1")
+            await service.came(1)
+            for data in (b"2", b"3", b"4"):
+                await emit(calls, name, data)
+        await spy.xreadgroup("orders", "dead", {name: ">"}, count=2)
+        await until(lambda: _pending_of(spy, name, b"dead", 1))
+        await eventually(lambda: intake.upkeep._claimed)
+        await intake.upkeep._look()
+        assert await _pending_of(spy, name, b"dead", 1)  # no second one beside it
+        assert (len(service.deliveries), len(intake.room.waiting)) == (1, 1)
+        service.deliveries[0].answer()
         assert (await service.came(2))[1].data == 2
+        service.deliveries[1].answer()
+        await service.came(3)
+        await until(lambda: _pending_of(spy, name, b"dead", 0))
+        service.answer = Delivery.answer
+        service.deliveries[2].answer()
+        assert {d.data for d in await service.came(4)} == {1, 2, 3, 4}
+        await until(lambda: nothing_pending(spy, name))
+
+
+async def _pending_of(spy: Any, name: str, consumer: bytes, count: int) -> bool:
+    """Whether a consumer has so many entries."""
+    found = await spy.xpending_range(name, "orders", "-", "+", 10)
+    return [one["consumer"] for one in found].count(consumer) == count
+
+
+async def test_draining_server_keeps_what_it_works_on(
+    streams: Streams, name: str, spy: Any
+) -> None:
+    """It claims no more, and nobody claims what still runs."""
+    busy, idle = Service(hold), Service()
+    transport = streams(claim_after=0.2)
+    async with serving(transport, busy, name) as intake, linked(streams()) as calls:
+        await emit(calls, name)
+        (delivery,) = await busy.came(1)
+        pausing = asyncio.create_task(intake.pause())
+        async with serving(transport, idle, name):
+            await refreshed(spy, name)
+            assert not idle.deliveries
+            delivery.answer()
+            await pausing
+            await until(lambda: nothing_pending(spy, name))
+    assert not idle.deliveries
+
+
+async def test_claim_that_comes_at_the_end(
+    streams: Streams, name: str, spy: Any
+) -> None:
+    """What a server claimed and cannot begin any more is given back, uncounted."""
+    await spy.xgroup_create(name, "orders", "0", mkstream=True)
+    await spy.xadd(name, {"data": "1"})
+    await spy.xreadgroup("orders", "dead", {name: ">"})
+    await until(lambda: idle_for(spy, name, 100))
+    service = Service()
+    async with serving(streams(claim_after=0.1), service, name) as intake:
+        intake.hands.pause_reading()
+        await until(lambda: _pending_of(spy, name, b"dead", 0))
+        closing = asyncio.create_task(intake.close())
+        await eventually(intake.upkeep._is_over.is_set)
+        intake.hands.resume_reading()
+        await closing
+    assert await idle_for(spy, name, 10**6, 10**15)
+    (left,) = await spy.xpending_range(name, "orders", "-", "+", 10)
+    assert left["times_delivered"] == 1
+    assert not service.deliveries
 
 
 async def test_server_that_may_not_tidy(limited_streams: Any, name: str) -> None:
