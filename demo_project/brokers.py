@@ -12,6 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .environment import HOST, broker_name, broker_port, has_broker_url
 
+LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+"""Has Erlang listen on loopback only."""
+
 
 class Process(NamedTuple):
     """A process to start."""
@@ -89,27 +92,33 @@ def _rabbitmq(path: str, port: int, folder: Path) -> list[Process]:
     (folder / "plugins").write_text("[].")
     (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = {HOST}:{port}\n")
     mapper_port = str(port + 2)
-    environment = {
+    environment = rabbitmq_environment(folder, f"demo-{port}", port + 1)
+    environment["ERL_EPMD_PORT"] = mapper_port
+    mapper = ["epmd", "-port", mapper_port, "-address", HOST]
+    return [
+        Process("broker's port mapper", mapper),
+        Process("broker", [path, "-noinput"], environment),
+    ]
+
+
+def rabbitmq_environment(
+    folder: Path, node: str, distribution_port: int
+) -> dict[str, str]:
+    """Return what a node is told that keeps all it has in a folder."""
+    return {
         "HOME": str(folder),  # of Erlang's cookie
-        "ERL_EPMD_PORT": mapper_port,
-        "RABBITMQ_NODENAME": f"demo-{port}@localhost",
-        "RABBITMQ_DIST_PORT": str(port + 1),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-            "-kernel inet_dist_use_interface {127,0,0,1}"
-        ),
+        "RABBITMQ_NODENAME": f"{node}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": LOOPBACK,
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
         "RABBITMQ_LOG_BASE": str(folder),
         "RABBITMQ_LOGS": "-",
-        "RABBITMQ_ALLOW_INPUT": "1",  # the script then becomes the node
+        # The script then becomes the node, instead of watching over it.
+        "RABBITMQ_ALLOW_INPUT": "1",
     }
-    mapper = ["epmd", "-port", mapper_port, "-address", HOST]
-    return [
-        Process("broker's port mapper", mapper),
-        Process("broker", [path, "-noinput"], environment),
-    ]
 
 
 PROGRAMS = {

@@ -67,7 +67,12 @@ Deliver = Callable[["Message", Respond], Delivery]
 
 
 class Intake(Protocol):
-    """The open half of a server: really consuming while its block is entered."""
+    """The open half of a server: really consuming while its block is entered.
+
+    Where messages keep their places until their dead letters are taken it may have
+    ``unburied``: how many of the ``limit`` places are held by such as are refused. A
+    server with no other place left is not ready.
+    """
 
     closed: "asyncio.Future[BaseException | None]"
 

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from demo_project.brokers import LOOPBACK, rabbitmq_environment
+
 from .amqp import Talk
 from .broker import USER, BrokerProcess
 from .ports import broker_port
@@ -20,7 +22,6 @@ PROGRAM = Program(
     folders=("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin"),
 )
 EPMD = Program("epmd", package="erlang-base", variable=PROGRAM.variable)
-LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
 class PortMapper(ServerProcess):
@@ -82,23 +83,12 @@ class RabbitMQProcess(BrokerProcess):
         ]
 
     def _environment(self) -> dict[str, str]:
-        folder, tool_port = self.folder, str(broker_port())
-        return {
-            "HOME": str(folder),  # of Erlang's cookie
-            "RABBITMQ_NODENAME": f"tests-{self.port}@localhost",
-            "RABBITMQ_DIST_PORT": str(broker_port()),
+        """Say what a node is told, and rabbitmqctl."""
+        node, tool_port = f"tests-{self.port}", str(broker_port())
+        return rabbitmq_environment(self.folder, node, broker_port()) | {
             "RABBITMQ_CTL_DIST_PORT_MIN": tool_port,
             "RABBITMQ_CTL_DIST_PORT_MAX": tool_port,
             "RABBITMQ_CTL_ERL_ARGS": LOOPBACK,
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": LOOPBACK,
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-            "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-            "RABBITMQ_LOG_BASE": str(folder),
-            "RABBITMQ_LOGS": "-",
-            # The script then becomes the node, instead of watching over it.
-            "RABBITMQ_ALLOW_INPUT": "1",
         }
 
     def command(self) -> list[str]:

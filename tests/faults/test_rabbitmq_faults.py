@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from django_microservices import MessageTimeout, Status
+from django_microservices import MessageTimeout, Status, event_pattern
+from django_microservices.endpoints.server import Server
 from django_microservices.transports import RabbitMQTransport
 from django_microservices.transports.rabbitmq import connection, transport
 from django_microservices.wire.messages import new_id
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.conftest import Figures
+from tests.endpoints.ends import server_of
 from tests.transports.rabbitmq_peer import Peer
 
 from . import scenarios
@@ -39,6 +41,25 @@ def bench(private_rabbitmq: RabbitMQ, figure: Figures) -> Bench:
     return Bench(
         private_rabbitmq, RabbitMQTransport, figure, name=name, group=name, **slow
     )
+
+
+QUORUM = {"arguments": {"x-queue-type": "quorum"}}
+
+
+class FailingBench(Bench):
+    """One whose server has a quorum queue, and fails at each third number at first."""
+
+    def server(self, **options: Any) -> Server:
+        """Make the server."""
+
+        @event_pattern(self.pattern)
+        async def noted(data: int) -> None:
+            if data % 3 == 0 and data not in self.tries:
+                self.tries.append(data)
+                raise RuntimeError("not yet")
+            self.seen.append(data)
+
+        return server_of(self.kind(**{**self.options, **options}), noted)
 
 
 def declare(bench: Bench) -> None:
@@ -63,6 +84,27 @@ async def test_restarts(bench: Bench) -> None:
         await bench.until(lambda: not load.lost(bench.seen))
     assert {*bench.seen} == load.accepted.keys() == load.all
     assert len(bench.seen) - len(load.accepted) <= 2 * (100 + load.unsure)
+
+
+async def test_restarts_while_events_rest(
+    private_rabbitmq: RabbitMQ, figure: Figures
+) -> None:
+    """Row 13: what rests for another try, of a quorum queue, outlives them as well."""
+    bench = FailingBench(
+        private_rabbitmq,
+        RabbitMQTransport,
+        figure,
+        name=f"t{new_id()}",
+        patience=120.0,
+        down=0.0,
+        queue_options=QUORUM,
+        max_deliveries=100,
+    )
+    bench.options["group"] = bench.name
+    async with scenarios.restarted(bench, ENDS, back=BACK, retries=True) as (load, _):
+        await bench.until(lambda: not load.lost(bench.seen))
+    assert {*bench.seen} == load.accepted.keys() == load.all
+    assert bench.tries
 
 
 async def test_pending_calls_fail_at_once(bench: Bench) -> None:

@@ -173,6 +173,39 @@ async def test_unequal_arguments_are_refused(bench: Bench) -> None:
             await client.aemit("made")
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"dead_letter_queue": "amq.x"}, "dead_letter_queue: ACCESS_REFUSED"),
+        ({"exchange": "odd", "exchange_type": "odd"}, "COMMAND_INVALID"),
+        (
+            {
+                "queue_options": {"arguments": {"x-queue-type": "quorum"}},
+                "is_global_prefetch_count": True,
+            },
+            "NOT_IMPLEMENTED",
+        ),
+    ],
+)
+async def test_what_no_retry_mends_is_refused(
+    bench: Bench, options: dict[str, Any], text: str
+) -> None:
+    """A server that could never work does not start."""
+    with pytest.raises(TransportRefused, match=text):
+        async with running(bench.server(bench.noting("made"), **options)):
+            pass
+
+
+async def test_queue_of_dead_letters_is_there_from_the_start(bench: Bench) -> None:
+    """It is declared, or used as it is, of whatever kind."""
+    dead, own = f"{bench.name}.dead", f"{bench.name}.own"
+    assert bench.refusal_of(own, durable=True, arguments={"x-max-length": 5}) == ""
+    for options in ({}, {"dead_letter_queue": own}):
+        async with running(bench.server(bench.noting("made"), **options)):
+            pass
+    assert bench.refusal_of(dead, passive=True) == ""
+
+
 async def test_missing_queue_that_is_not_ours(bench: Bench) -> None:
     """With ``no_assert`` a queue that is not there yet is waited for."""
     transport = bench.at(queue=bench.name, no_assert=True, exchange="")

@@ -129,6 +129,33 @@ async def test_refused(
             pass
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "kind", "text"),
+    [
+        (403, {}, TransportRefused, "dead_letter_queue: NO .*'theirs.dead'"),
+        (405, {}, NotConnected, "NO"),
+        (
+            406,
+            {"dead_letter_queue": "", "redelivery_delay": 1},
+            TransportRefused,
+            "redelivery_delay: NO .*'theirs.retry'",
+        ),
+    ],
+)
+async def test_what_a_failure_needs_is_refused(
+    broker: ScriptedBroker,
+    code: int,
+    options: dict[str, Any],
+    kind: type[Exception],
+    text: str,
+) -> None:
+    """It is declared before anything can fail, and a refusal names the option."""
+    broker.answers[commands.Queue.Declare] = commands.Channel.Close(code, "NO", 50, 10)
+    with pytest.raises(kind, match=text):
+        async with serving(broker, queue="theirs", no_assert=True, **options):
+            pass
+
+
 async def test_broker_that_goes_while_opening(broker: ScriptedBroker) -> None:
     """A broker that closes everything at once is no refusal."""
     close = commands.Connection.Close(320, "CONNECTION_FORCED", 0, 0)
@@ -587,8 +614,7 @@ async def test_leaving_a_broker_that_hangs(
     """Leaving never waits for a broker that does not answer."""
     monkeypatch.setattr(intake_module, "LINGER", 0.02)
     monkeypatch.setattr(connection, "LINGER", 0.02)
-    for kind in (commands.Channel.Close, commands.Connection.Close):
-        broker.answers[kind] = None
     async with serving(broker) as served:
-        pass
+        for kind in (commands.Channel.Close, commands.Connection.Close):
+            broker.answers[kind] = None
     assert served.intake.closed.done()

@@ -9,6 +9,7 @@ from pamqp import commands
 from django_microservices.exceptions import (
     ConnectionLost,
     MessageTooLarge,
+    MicroserviceError,
     NoHandler,
     TransportRefused,
 )
@@ -196,8 +197,9 @@ async def test_confirms(broker: ScriptedBroker) -> None:
         await asyncio.gather(tasks[2], tasks[3])
         assert not tasks[4].done()
         client.say(commands.Basic.Nack(5), EVENTS)
-        with pytest.raises(ConnectionLost, match="could not take"):
+        with pytest.raises(MicroserviceError, match="a queue is full") as caught:
             await tasks[4]
+        assert type(caught.value) is MicroserviceError
         client.say(commands.Basic.Ack(0, multiple=True), EVENTS)
         await tasks[5]
         client.say(commands.Basic.Ack(99), EVENTS)  # of nothing
@@ -334,6 +336,56 @@ async def test_delay_that_is_refused(broker: ScriptedBroker) -> None:
             await calls.event(options={"delay": -1})
         with pytest.raises(ValueError, match="exclude each other"):
             await calls.event(options={"delay": 10, "expiration": 1})
+        with pytest.raises(ValueError, match=r"options\['delay'\]: at most 86400"):
+            await calls.event(options={"delay": 86_401})
+
+
+async def test_place_of_delays_that_is_gone(broker: ScriptedBroker) -> None:
+    """The next event declares it anew."""
+    async with calling(broker) as calls:
+        client = await broker.client()
+        waiting = calls.confirmed(options={"delay": 1})
+        await client.hears(Publish)
+        client.say(commands.Channel.Close(404, "NOT_FOUND", 60, 40), EVENTS)
+        with pytest.raises(NoHandler, match="NOT_FOUND"):
+            await waiting
+        waiting = calls.confirmed(options={"delay": 1})
+        await client.hears(commands.Exchange.Declare, 2)
+        await client.hears(Publish, 2)
+        client.say(commands.Basic.Ack(1), EVENTS)
+        await waiting
+
+
+async def test_places_of_delays_have_names_of_their_own(broker: ScriptedBroker) -> None:
+    """No exchange shares that of the queues, whatever it is named."""
+    async with (
+        calling(broker, confirms=False, exchange="queues") as calls,
+        calling(broker, confirms=False, queue="orders") as direct,
+    ):
+        for one in (calls, direct):
+            await one.event(options={"delay": 1})
+        names = [
+            (await (await broker.client(n)).hears(Publish)).exchange for n in (0, 1)
+        ]
+    assert names == ["delay.1000.queues", "delay.1000."]
+
+
+async def test_delay_while_the_broker_takes_nothing(broker: ScriptedBroker) -> None:
+    """What it rests in is there already, and the event waits all the same."""
+    async with calling(broker) as calls:
+        client = await broker.client()
+        broker.answers[commands.Queue.Bind] = None
+        waiting = calls.confirmed(options={"delay": 1})
+        await client.hears(commands.Queue.Bind)
+        client.say(BLOCKED)
+        await eventually(lambda: calls.statuses)
+        client.say(commands.Queue.BindOk(), EVENTS + 1)
+        await eventually(lambda: calls.link.connection.gate._waiting)
+        assert client.heard(Publish) == []
+        client.say(UNBLOCKED)
+        await client.hears(Publish)
+        client.say(commands.Basic.Ack(1), EVENTS)
+        await waiting
 
 
 # --- a broker that takes nothing ---

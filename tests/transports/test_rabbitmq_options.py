@@ -92,7 +92,7 @@ def test_url(url: Any, address: Address) -> None:
 )
 def test_wrong_url(url: Any) -> None:
     """What is no URL of a broker is refused, without its secrets."""
-    with pytest.raises(ValueError, match="amqp://user") as caught:
+    with pytest.raises(ValueError, match="amqp://host:port") as caught:
         read_address(url)
     assert "s3cret" not in str(caught.value)
 
@@ -250,11 +250,14 @@ def test_arguments_of_a_queue() -> None:
     }
 
 
+NAMES = ("queue", "exchange", "routing_key", "consumer_tag", "dead_letter_queue")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"queue": "q" * 256}, "at most 255 bytes"),
-        ({"dead_letter_queue": "q" * 256}, "at most 255 bytes"),
+        *(({name: "q" * 256}, f"{name}: q.*more than 255 bytes") for name in NAMES),
+        ({"prefetch_count": 70_000}, "'prefetch_count'.*0 to 65535"),
         ({"exchange_type": "fanout"}, "exchange: name the one"),
         ({"urls": ["amqp://me:s3cret@"]}, "urls: "),
         (
@@ -270,10 +273,14 @@ def test_wrong_option(options: dict[str, Any], text: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_wrong_header() -> None:
-    """Headers that the broker takes for its own are refused for a client."""
-    with pytest.raises(ImproperlyConfigured, match=r"'CC' is the broker's"):
-        built("client", headers={"CC": "orders"})
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("CC", "'CC' is the broker's"), ("x" * 129, "more than 128 bytes")],
+)
+def test_wrong_header(name: str, text: str) -> None:
+    """Headers that are the broker's own, or cannot travel, are refused for a client."""
+    with pytest.raises(ImproperlyConfigured, match=text):
+        built("client", headers={name: "orders"})
 
 
 def test_socket_options() -> None:
@@ -379,6 +386,8 @@ def test_name_beside_a_queue() -> None:
     [
         (403, "ACCESS_REFUSED", TransportRefused, TransportRefused),
         (406, "PRECONDITION_FAILED", TransportRefused, TransportRefused),
+        (503, "COMMAND_INVALID", TransportRefused, TransportRefused),
+        (540, "NOT_IMPLEMENTED", TransportRefused, TransportRefused),
         (530, "NOT_ALLOWED - vhost x not found", TransportRefused, TransportRefused),
         (530, "NOT_ALLOWED - connection limit", NotConnected, BrokerClosed),
         (404, "NOT_FOUND", NotConnected, NoHandler),

@@ -168,6 +168,13 @@ def test_name_of_a_header_is_short() -> None:
         write_texts({"x" * 129: ""})
 
 
+def test_name_of_a_header_beside_others_is_short() -> None:
+    """So it is where pamqp would cut it."""
+    one = message(headers={"x" * 129: "a"})
+    with pytest.raises(ValueError, match="more than 128 bytes"):
+        outgoing().of_event(one)
+
+
 # --- what a client sends ---
 
 
@@ -203,10 +210,29 @@ def test_request_with_headers() -> None:
     assert found.expiration == "2000"
 
 
+def test_request_with_an_expiration() -> None:
+    """What the caller says of it counts more than its timeout."""
+    one = message("a1", timeout=1.0, options={"expiration": 9})
+    assert read(outgoing().of_request(one, DIRECT)).expiration == "9000"
+
+
 def test_request_with_headers_that_waits_for_ever() -> None:
     """It does not expire either."""
     found = read(outgoing().of_request(message("a1", headers={"a": "b"}), DIRECT))
     assert found.expiration is None
+
+
+@pytest.mark.parametrize("headers", [None, {"a": "b"}])
+def test_request_that_waits_for_longer_than_the_broker_knows(
+    headers: dict[str, str] | None,
+) -> None:
+    """It does not expire: the broker would end the channel of all requests."""
+    timeouts = (4_294_966.0, 4_294_967.0, 1e9)
+    found = [
+        read(outgoing().of_request(message("a1", timeout=t, headers=headers), DIRECT))
+        for t in timeouts
+    ]
+    assert [one.expiration for one in found] == ["4294967000", None, None]
 
 
 def test_many_timeouts_are_forgotten() -> None:
@@ -286,6 +312,7 @@ def test_event_with_options_has_an_id() -> None:
         ({"priority": "high"}, ValueError),
         ({"content_type": 5}, ValueError),
         ({"expiration": -1}, ValueError),
+        ({"expiration": 4_294_968}, ValueError),
         ({"expiration": "soon"}, TypeError),
         ({"message_id": "x" * 300}, ValueError),
         ({"cc": "orders"}, ValueError),

@@ -31,6 +31,9 @@ from .rabbitmq_ends import (
 )
 from .scripted_broker import ANSWERS, ScriptedBroker, eventually
 
+QUORUM: Any = {"queue_options": {"arguments": {"x-queue-type": "quorum"}}}
+REFUSAL = commands.Channel.Close(403, "ACCESS_REFUSED", 50, 10)
+
 
 @pytest.fixture
 async def broker(free_port: Callable[[], int]) -> AsyncIterator[ScriptedBroker]:
@@ -129,7 +132,8 @@ async def test_retry_later(broker: ScriptedBroker) -> None:
             published = await served.publishing.hears(Publish, tag)
             served.publishing.say(Ack(tag), COPIES)
             await served.consuming.hears(Ack, tag)
-        (declared,) = served.publishing.heard(commands.Queue.Declare)
+        dead, declared = served.publishing.heard(commands.Queue.Declare)
+    assert (dead.queue, dead.passive) == ("amq.gen-q.dead", True)
     assert published.routing_key == declared.queue == "gen-q.retry.500"
     assert declared.durable
     assert declared.arguments == {
@@ -138,6 +142,57 @@ async def test_retry_later(broker: ScriptedBroker) -> None:
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "amq.gen-q",
     }
+
+
+async def test_retry_of_a_quorum_queue(broker: ScriptedBroker) -> None:
+    """It rests here, and stays the broker's until its copy is confirmed."""
+    async with serving(broker, redelivery_delay=1, **QUORUM) as served:
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end("retry", "", 0.05)
+        published = await served.publishing.hears(Publish)
+        assert served.consuming.heard(Ack) == []
+        served.publishing.say(Ack(1), COPIES)
+        await served.consuming.hears(Ack)
+        (dead,) = served.publishing.heard(commands.Queue.Declare)
+    assert (published.exchange, published.routing_key) == ("", "amq.gen-q")
+    assert dead.queue == "amq.gen-q.dead"
+
+
+async def test_rest_of_a_quorum_queue_ends_when_the_server_stops(
+    broker: ScriptedBroker,
+) -> None:
+    """What rests here is given back at once."""
+    async with serving(broker, **QUORUM) as served:
+        served.consuming.deliver(EVENT)
+        (await served.arrived()).end("retry", "", 600.0)
+        await served.intake.pause()
+        assert (await served.consuming.hears(Nack)).requeue
+    assert served.publishing.heard(Publish) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "queue", "longest"),
+    [({}, "gen-q.retry.250", 0.2), (QUORUM, "amq.gen-q", 0.1)],
+)
+async def test_rest_that_is_too_long(
+    broker: ScriptedBroker,
+    options: dict[str, Any],
+    queue: str,
+    longest: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It becomes the longest that there is, and is told of."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(failures, "LONGEST_DELAY", 0.2)
+        patched.setattr(failures, "LONGEST_HERE", 0.1)
+        async with serving(broker, **options) as served:
+            served.consuming.deliver(EVENT)
+            (await served.arrived()).end("retry", "", 3600.0)
+            published = await served.publishing.hears(Publish)
+            served.publishing.say(Ack(1), COPIES)
+            await served.consuming.hears(Ack)
+    assert published.routing_key == queue
+    assert f"A rest of 3600 s becomes {longest} s" in caplog.text
 
 
 async def test_retry_of_a_private_queue(broker: ScriptedBroker) -> None:
@@ -175,22 +230,31 @@ async def test_dead_letters_of_the_broker(broker: ScriptedBroker, outcome: str) 
         assert served.publishing.heard(Publish) == []
 
 
-@pytest.mark.parametrize("code", [406, 403])
-async def test_queue_of_dead_letters_that_is_refused(
-    broker: ScriptedBroker, code: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("prefetch", "places"), [(None, 1), (4, 7), (1, 10), (20, 0), (0, 0)]
+)
+async def test_queue_of_dead_letters_that_is_refused_later(
+    broker: ScriptedBroker,
+    prefetch: int | None,
+    places: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that exists is used as it is; else the broker is asked again."""
+    """The broker is asked again; the place that is held meanwhile is counted."""
     monkeypatch.setattr(failures, "REST", 0.01)
-    async with serving(broker) as served:
-        close = commands.Channel.Close(code, "NO", 50, 10)
-        broker.answers[commands.Queue.Declare] = close
+    async with serving(broker, prefetch_count=prefetch) as served:
+        broker.answers[commands.Queue.Declare] = REFUSAL
         served.consuming.deliver(EVENT)
+        assert served.intake.unburied == 0
         (await served.arrived()).end("dead", "bad")
-        await served.publishing.hears(commands.Queue.Declare, 1 if code == 406 else 2)
-        broker.answers[commands.Queue.Declare] = ANSWERS[commands.Queue.Declare]
         await served.publishing.hears(Publish)
-        served.publishing.say(Ack(1), COPIES)
+        served.publishing.say(Nack(1), COPIES)
+        await served.publishing.hears(commands.Queue.Declare, 3)
+        assert served.intake.unburied == places
+        broker.answers[commands.Queue.Declare] = ANSWERS[commands.Queue.Declare]
+        await served.publishing.hears(Publish, 2)
+        served.publishing.say(Ack(2), COPIES)
         await served.consuming.hears(Ack)
+        assert served.intake.unburied == 0
     assert len(served.deliveries) == 1
 
 
@@ -340,9 +404,9 @@ async def test_callers_that_are_gone(
         served.consuming.deliver(REQUEST, tag=2, reply_to=REPLY_TO)
         served.consuming.deliver(EVENT, tag=3)
         await served.arrived(3)
-        asked = await served.publishing.hears(commands.Queue.Declare)
+        asked = await served.publishing.hears(commands.Queue.Declare, 2)
         assert (asked.queue, asked.passive) == (REPLY_TO, True)
-        await served.publishing.hears(commands.Queue.Declare, 2)
+        await served.publishing.hears(commands.Queue.Declare, 3)
         locked = commands.Channel.Close(405, "RESOURCE_LOCKED", 50, 10)
         broker.answers[commands.Queue.Declare] = locked
         count = len(served.publishing.heard(commands.Queue.Declare))

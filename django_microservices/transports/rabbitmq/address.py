@@ -72,8 +72,8 @@ def read_address(given: str | Mapping[str, Any]) -> Address:
         return _of_text(given) if isinstance(given, str) else _of_parts(given)
     except (ValueError, KeyError) as error:
         detail = f": {error}" if isinstance(error, _WrongPartError) else ""
-        form = "amqp://user:password@host:port/vhost"
-        message = f"urls: {_shown(given)} is not of the form '{form}'{detail}."
+        form = "'amqp://host:port/vhost', with 'user:password@' before the host"
+        message = f"urls: {_shown(given)} is not of the form {form}{detail}."
         raise ValueError(message) from None
 
 

@@ -8,10 +8,12 @@ queue (``mandatory``) and reaches none is first returned, and then acknowledged.
 import asyncio
 from collections import deque
 
-from ...exceptions import ConnectionLost, MicroserviceError, NoHandler
+from ...exceptions import MicroserviceError, NoHandler
 from .afterlife import name_of
 from .errors import copied
 from .protocol import Content, Settled
+
+_NOT_TAKEN = "the broker did not take the message: a queue is full, or has failed"
 
 
 class Confirms:
@@ -73,7 +75,7 @@ class Confirms:
             if not errors:
                 del self._returned[name]
         elif not accepted:
-            error = ConnectionLost("the broker could not take the message")
+            error = MicroserviceError(_NOT_TAKEN)
         if future.done():
             return
         if error is None:

@@ -12,17 +12,17 @@ from pamqp.common import FieldTable
 
 from .channel import Channel
 from .connection import Connection
-from .errors import BrokerClosed
+from .errors import NOT_FOUND, BrokerClosed
 from .methods import BindQueue, DeclareExchange, DeclareQueue
 from .names import beside
 from .topology import DEAD_LETTER_EXCHANGE, FANOUT, PREDECLARED, milliseconds
 
 LEVELS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
-"""Seconds; a longer delay becomes the last of them."""
+"""Seconds."""
+LONGEST_DELAY = LEVELS[-1]
 FRESH = 60.0
 """Seconds for which what was declared is not declared again."""
 _KEPT = 2 * FRESH
-_IN_USE = 406
 
 
 class Delays:
@@ -48,10 +48,11 @@ class Delays:
     async def exchange_for(self, exchange: str, seconds: float) -> str:
         """Return the exchange by which a message comes to another one later.
 
-        Its queue names no routing key, so that each message keeps its own.
+        Its queue names no routing key, so that each message keeps its own. The empty
+        exchange, of which all queues get something by their names, has its own place.
         """
         level = _level(seconds)
-        name = beside(exchange or "queues", "", f"delay.{milliseconds(level)}.")
+        name = beside(exchange, "", f"delay.{milliseconds(level)}.")
         await self._declare(
             name,
             DeclareExchange(
@@ -70,7 +71,7 @@ class Delays:
 
 
 def _level(seconds: float) -> float:
-    return next((level for level in LEVELS if level >= seconds), LEVELS[-1])
+    return next((level for level in LEVELS if level >= seconds), LONGEST_DELAY)
 
 
 def _resting(name: str, level: float, to: Mapping[str, str]) -> DeclareQueue:
@@ -89,10 +90,11 @@ def _resting(name: str, level: float, to: Mapping[str, str]) -> DeclareQueue:
 async def declare_dead_letters(connection: Connection, queue: str) -> None:
     """Have the queue of dead letters; one that exists may be of any kind."""
     try:
-        await _ask(connection, DeclareQueue(queue=queue, durable=True))
-    except BrokerClosed as refusal:
-        if refusal.code != _IN_USE:
+        await _ask(connection, DeclareQueue(queue=queue, passive=True))
+    except BrokerClosed as missing:
+        if missing.code != NOT_FOUND:
             raise
+        await _ask(connection, DeclareQueue(queue=queue, durable=True))
 
 
 async def _ask(connection: Connection, *questions: base.Frame) -> None:

@@ -2,19 +2,26 @@
 
 Only when the broker has confirmed the copy is the message itself acknowledged, so that
 nothing is lost between the two.
+
+A message of a quorum queue rests here, unacknowledged: what expires in another queue
+comes back without a confirm, and is lost if the queue has no leader at that moment, as
+after a restart. (With ``x-dead-letter-strategy`` nothing is lost, but 3.10 may then
+take nothing more after a restart: tried.)
 """
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...exceptions import MicroserviceError
+from ...exceptions import MicroserviceError, TransportRefused
 from ..redelivery import Redelivery
 from .afterlife import Copy, copy_to_retry, dead_letter, deliveries_of
 from .channel import Channel
 from .connection import Connection
-from .delays import Delays, declare_dead_letters
+from .delays import LEVELS, LONGEST_DELAY, Delays, declare_dead_letters
+from .errors import BrokerClosed
 from .frames import publish, room_of
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 REST = 5.0
 """Seconds before the broker is asked again to take a copy."""
+LONGEST_HERE = 900.0
+"""Seconds: after 30 minutes the broker itself ends a consumer that settles nothing."""
 _TRIES = 3
 """How often it is asked to take one for another try, which is then a dead letter."""
 
@@ -33,6 +42,8 @@ class Failures:
     """Retries and dead letters of one queue; each message is a task until it is told.
 
     ``dead_letters`` names their queue; with none the broker has its own, or drops them.
+    ``untaken`` are the messages of which the broker refused a copy: they hold their
+    places until it takes one.
     """
 
     def __init__(
@@ -40,24 +51,42 @@ class Failures:
         intake: "Intake",
         connection: Connection,
         redelivery: Redelivery,
-        dead_letters: str,
     ) -> None:
         self.intake = intake
-        self.connection = connection
         self.redelivery = redelivery
-        self.dead_letters = dead_letters
-        self.delays = Delays(connection)
+        self.rest_here = intake.options.topology.is_quorum
+        self.dead_letters = ""
         self.tasks: dict[asyncio.Task[None], Arrival] = {}
+        self.untaken: set[Arrival] = set()
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
         self._stopping = asyncio.Event()
         self.is_closed = False
         self._has_dead_letters = False
+        self.move(connection)
 
     def move(self, connection: Connection) -> None:
         """Publish by another connection from now on."""
         self.connection = connection
         self.delays = Delays(connection)
+
+    async def prepare(self, dead_letters: str) -> None:
+        """Declare what a failure will need, so that no refusal waits for the first one.
+
+        Raises :class:`TransportRefused` for what will never be taken.
+        """
+        self.dead_letters = dead_letters
+        if dead_letters:
+            with _needed("dead_letter_queue", dead_letters):
+                await self._declare_dead_letters()
+        if self.redelivery.after(1) and not self.rest_here:
+            with _needed("redelivery_delay", f"{self.intake.queue}.retry"):
+                await self.delays.queue_for(self.intake.queue, LEVELS[0])
+
+    async def _declare_dead_letters(self) -> None:
+        if not self._has_dead_letters:
+            await declare_dead_letters(self.connection, self.dead_letters)
+            self._has_dead_letters = True
 
     def take(
         self, arrival: "Arrival", outcome: str, delay: float | None, reason: str
@@ -79,6 +108,7 @@ class Failures:
 
     def _settled(self, task: "asyncio.Task[None]") -> None:
         arrival = self.tasks.pop(task)
+        self.untaken.discard(arrival)
         if task.cancelled():
             self.intake.acks.requeue(arrival.tag)
         else:
@@ -100,9 +130,10 @@ class Failures:
             except MicroserviceError as error:
                 tries += 1
                 logger.warning("A copy is published again in %g s: %s", REST, error)
+                self.untaken.add(arrival)
                 self.delays.forget()
                 self._has_dead_letters = False
-                if not await self._rested():
+                if not await self._rested(REST):
                     return acks.requeue(arrival.tag)
             except Exception:
                 logger.exception("No copy can be made (%s: %s).", outcome, reason)
@@ -112,10 +143,10 @@ class Failures:
             if tries >= _TRIES:
                 outcome = "dead"
 
-    async def _rested(self) -> bool:
+    async def _rested(self, seconds: float) -> bool:
         """Wait a while; return whether the server goes on."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), REST)
+            await asyncio.wait_for(self._stopping.wait(), seconds)
         return not self._stopping.is_set()
 
     async def _copied(
@@ -140,17 +171,21 @@ class Failures:
             return False
         if delay is not None:
             seconds = delay
+        longest = LONGEST_HERE if self.rest_here else LONGEST_DELAY
+        if seconds > longest:
+            logger.warning("A rest of %g s becomes %g s.", seconds, longest)
+            seconds = longest
         queue = self.intake.queue
-        if seconds:
+        if seconds and not self.rest_here:
             queue = await self.delays.queue_for(queue, seconds)
+        elif seconds and not await self._rested(seconds):
+            raise asyncio.CancelledError  # as one that is: it is given back
         await self._publish(queue, copy_to_retry(content, deliveries, self._room))
         return True
 
     async def _bury(self, arrival: "Arrival", reason: str) -> None:
         content = arrival.content
-        if not self._has_dead_letters:
-            await declare_dead_letters(self.connection, self.dead_letters)
-            self._has_dead_letters = True
+        await self._declare_dead_letters()
         deliveries = deliveries_of(content)
         copy = dead_letter(content, deliveries, self._room, reason)
         await self._publish(self.dead_letters, copy)
@@ -190,3 +225,18 @@ class Failures:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+@contextlib.contextmanager
+def _needed(option: str, queue: str) -> Iterator[None]:
+    """Have a refusal name the option that wants a queue, and what is wanted for it."""
+    try:
+        yield
+    except BrokerClosed as refusal:
+        if not refusal.is_refusal:
+            raise
+        message = (
+            f"{option}: {refusal} (a server declares {queue!r}, and needs the "
+            "permission to configure it)"
+        )
+        raise TransportRefused(message) from refusal

@@ -16,7 +16,7 @@ from .channel import Channel
 from .connection import LINGER, Connection
 from .errors import BrokerClosed
 from .failures import Failures
-from .methods import Consume
+from .methods import MOST_PREFETCHED, Consume
 from .properties import essentials
 from .protocol import Content
 from .publishing import Publishing
@@ -53,6 +53,7 @@ class Intake:
         self.publishing = Publishing(
             publishing, connect, self._called_off, self._torn, self._end
         )
+        self.publishing.moved = self._moved
         self.deliver = deliver
         self.limit = limit
         self.closed: asyncio.Future[BaseException | None] = loop.create_future()
@@ -61,6 +62,8 @@ class Intake:
         self.unfinished: set[Arrival] = set()
         self.inherited: set[Arrival] = set()
         self.channel = Channel(consuming)
+        self.acks = Acks(self.channel)
+        self.failures = Failures(self, publishing, options.redelivery)
         self._tag = ""
         self._room: Room | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -78,6 +81,17 @@ class Intake:
     def address(self) -> str:
         """The broker and the queue."""
         return f"{self.consuming.address}, queue {self.queue!r}"
+
+    @property
+    def unburied(self) -> int:
+        """How many of the ``limit`` places the broker fills no more.
+
+        It sends ``prefetch_count`` messages ahead, be that less or more.
+        """
+        untaken, prefetch = len(self.failures.untaken), self._prefetch
+        if not (untaken and prefetch):
+            return 0
+        return max(0, self.limit - max(0, prefetch - untaken))
 
     # --- life ---
 
@@ -98,16 +112,10 @@ class Intake:
         )
 
     async def _declare(self, keys: "Iterable[str]") -> None:
-        topology = self.options.topology
+        options, topology = self.options, self.options.topology
         self.queue = await topology.declare_queue(self.channel)
-        self.acks = Acks(self.channel)
-        self.failures = Failures(
-            self,
-            self.publishing.connection,
-            self.options.redelivery,
-            self.options.dead_letters_of(self.queue),
-        )
-        self.publishing.moved = self._moved
+        if not options.no_ack:
+            await self.failures.prepare(options.dead_letters_of(self.queue))
         await topology.declare_exchange(self.channel)
         await topology.bind(self.channel, self.queue, keys)
 
@@ -150,6 +158,7 @@ class Intake:
             for _, respond, *_ in self._room.waiting:
                 respond.__self__.intake = heir  # type: ignore[attr-defined]
             room.waiting.extend(self._room.waiting)
+            room.weight += self._room.weight
             self._room.drop()
 
     @property
@@ -158,7 +167,7 @@ class Intake:
         given = self.options.prefetch_count
         if given is not None or self.options.no_ack:
             return given or 0
-        return min(self.limit, _MOST_PREFETCHED)
+        return min(self.limit, MOST_PREFETCHED)
 
     def _cancelled(self, _: Any) -> None:
         self._end(ConnectionLost(f"the queue {self.queue!r} was deleted"))
@@ -267,17 +276,15 @@ class Intake:
     async def close(self) -> None:
         """Give back what is left; return when the broker has handled the rest."""
         self._end(ConnectionLost("the server has stopped"))
-        if self.queue:
-            self.failures.stop()
+        self.failures.stop()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait((self._watching,))
         for arrival in tuple(self.unfinished):
             if arrival.reply_to is not None:
                 arrival.delivery.cancel()  # nobody can be answered any more
-        if self.queue:
-            await self.failures.close()
-            self.acks.write()
+        await self.failures.close()
+        self.acks.write()
         if self.channel.is_open:
             self.consuming.resume_reading()
             with contextlib.suppress(MicroserviceError, TimeoutError):
@@ -290,6 +297,3 @@ class Intake:
 
 def _unwanted(_: Content) -> None:
     """Leave a message to somebody else."""
-
-
-_MOST_PREFETCHED = 65_535

@@ -5,7 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import ConnectionLost, MessageTooLarge, MicroserviceError
+from ...exceptions import (
+    ConnectionLost,
+    MessageTooLarge,
+    MicroserviceError,
+    NoHandler,
+)
 from ...wire.codecs import is_too_deep
 from ...wire.messages import UNSET, Message, Reply
 from ...wire.packets import write_message
@@ -13,7 +18,7 @@ from ...wire.seconds import seconds_of
 from ...wire.unreadable import TOO_DEEP
 from .channel import Channel
 from .connection import Connection
-from .delays import Delays
+from .delays import LONGEST_DELAY, Delays
 from .errors import NOT_FOUND, BrokerClosed, copied
 from .frames import publish
 from .methods import Consume, DeclareQueue
@@ -200,16 +205,24 @@ class Link:
             text = "options: 'delay' and 'expiration' exclude each other on RabbitMQ."
             raise ValueError(text)
         seconds = seconds_of(message.options["delay"], "options['delay']")
+        if seconds > LONGEST_DELAY:
+            text = f"options['delay']: at most {LONGEST_DELAY} s on RabbitMQ."
+            raise ValueError(text)
         try:
             resting = await self._delays.exchange_for(exchange, seconds)
         except BrokerClosed as refusal:
             raise refusal.when_publishing() from refusal
+        await self.connection.gate.passed()
         channel = self.events
         properties, name = self._outgoing.of_event(message, mandatory=True)
         start = publish(channel.number, resting, key, mandatory=True)
         channel.send(start, properties, body)
         if channel.confirms is not None:
-            await channel.confirms.expect(name)
+            try:
+                await channel.confirms.expect(name)
+            except NoHandler:  # the place is gone, and declared by the next one
+                self._delays.forget()
+                raise
 
     def _start(self, channel: Channel, message: Message, *, mandatory: bool) -> bytes:
         """Return the packed ``basic.publish``: few of them recur."""

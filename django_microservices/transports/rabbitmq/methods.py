@@ -5,6 +5,9 @@ pamqp's own rule is narrower: it refuses the names that direct reply-to makes.
 
 from pamqp import commands
 
+MOST_PREFETCHED = 65_535
+"""Messages that ``basic.qos`` can ask for."""
+
 
 class DeclareQueue(commands.Queue.Declare):
     """``queue.declare``."""

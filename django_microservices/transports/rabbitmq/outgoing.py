@@ -19,6 +19,7 @@ from .properties import (
     PERSISTENT,
     REPLY_TO,
     TRANSIENT,
+    packed_name,
     write_properties,
     write_texts,
 )
@@ -41,6 +42,9 @@ MESSAGE_OPTIONS = frozenset(
 GRACE = 1.0
 """Seconds for which a request whose caller gave up may still be taken out of its queue,
 so that the clock of the broker does not race with ours."""
+
+LONGEST_EXPIRATION = (2**32 - 1) / 1000
+"""Seconds, the broker's own bound: beyond it the channel would end."""
 
 _AS_GIVEN = {
     "app_id": "app_id",
@@ -77,8 +81,8 @@ class Outgoing(NamedTuple):
             properties = self._properties(message, persistent=self.persistent is True)
             properties.reply_to = reply_to
             properties.correlation_id = str(message.id)
-            if message.timeout is not None and properties.expiration is None:
-                properties.expiration = _expiration(message.timeout + GRACE)
+            if properties.expiration is None:
+                properties.expiration = _patience(message.timeout)
             return _packed(properties)
         timeout = message.timeout
         before, after = self.known.get(timeout) or self._learn(message, reply_to)
@@ -91,9 +95,10 @@ class Outgoing(NamedTuple):
         flags = HEADERS | DELIVERY_MODE | CORRELATION_ID | REPLY_TO
         mode = PERSISTENT if self.persistent is True else TRANSIENT
         after = short(reply_to)
-        if timeout is not None:
+        expiration = _patience(timeout)
+        if expiration is not None:
             flags |= EXPIRATION
-            after += short(_expiration(timeout + GRACE))
+            after += short(expiration)
         table = write_texts(headers_of(message) or {})
         parts = b"%b%b%c" % (struct.pack(">H", flags), table, mode), after
         if len(self.known) >= _MOST_KNOWN:
@@ -139,6 +144,9 @@ class Outgoing(NamedTuple):
             seconds = seconds_of(
                 options["expiration"], "options['expiration']", zero=True
             )
+            if seconds > LONGEST_EXPIRATION:
+                text = f"options['expiration']: at most {LONGEST_EXPIRATION:.0f} s."
+                raise ValueError(text)
             properties.expiration = _expiration(seconds)
         persistent = options.get("persistent", persistent)
         properties.delivery_mode = PERSISTENT if persistent else TRANSIENT
@@ -152,7 +160,9 @@ class Outgoing(NamedTuple):
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for those that are the broker's own."""
+    """Raise ``ValueError`` for names that are too long, or the broker's own."""
+    for name in headers:
+        packed_name(name)
     for option, header in _COPIES.items():
         if header in headers:
             message = (
@@ -175,6 +185,13 @@ def _routing_keys(option: str, given: Any) -> list[str]:
 
 _MODE_ONLY = struct.pack(">H", DELIVERY_MODE)
 _MODE_AND_ID = struct.pack(">H", DELIVERY_MODE | MESSAGE_ID)
+
+
+def _patience(timeout: float | None) -> str | None:
+    """Return when a request leaves its queue: never, where the broker cannot say it."""
+    if timeout is None or timeout + GRACE > LONGEST_EXPIRATION:
+        return None
+    return _expiration(timeout + GRACE)
 
 
 def _expiration(seconds: float) -> str:

@@ -93,17 +93,21 @@ def _texts(table: bytes) -> dict[str, str]:
     return texts_of(values)
 
 
+def packed_name(name: str) -> bytes:
+    """Pack the name of a header; raise ``ValueError`` for one that is too long."""
+    key = name.encode()
+    if len(key) > _LONGEST_NAME:
+        message = f"headers: the name {name!r:.64} has more than {_LONGEST_NAME} bytes."
+        raise ValueError(message)
+    return b"%c%b" % (len(key), key)
+
+
 def write_texts(headers: Mapping[str, str]) -> bytes:
     """Pack headers that are texts; raise ``ValueError`` for a name that is too long."""
     parts = []
     for name, value in headers.items():
-        key, text = name.encode(), value.encode()
-        if len(key) > _LONGEST_NAME:
-            message = (
-                f"headers: the name {name!r:.64} has more than {_LONGEST_NAME} bytes."
-            )
-            raise ValueError(message)
-        parts.append(b"%c%bS%b%b" % (len(key), key, _SIZE.pack(len(text)), text))
+        text = value.encode()
+        parts.append(b"%bS%b%b" % (packed_name(name), _SIZE.pack(len(text)), text))
     table = b"".join(parts)
     return _SIZE.pack(len(table)) + table
 

@@ -49,6 +49,7 @@ class Publishing:
         self._called_off = called_off
         self._torn = torn
         self._lost = lost
+        self._channel = Channel(connection)
         self._starts: dict[bytes, bytes] = {}
         self._size = 0
         self._opened = 0.0

@@ -14,6 +14,7 @@ from .methods import BindQueue, DeclareExchange, DeclareQueue
 
 TOPIC, FANOUT = "topic", "fanout"
 DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
+QUEUE_TYPE, QUORUM = "x-queue-type", "quorum"
 PREDECLARED = "amq."
 """How the names of the exchanges begin that every broker has."""
 
@@ -74,6 +75,11 @@ class Topology(NamedTuple):
     exchange_type: str
     exchange_arguments: Mapping[str, Any]
     routing_key: str | None
+
+    @property
+    def is_quorum(self) -> bool:
+        """Whether the options say that the queue is a quorum queue."""
+        return queue_arguments(self.queue_options).get(QUEUE_TYPE) == QUORUM
 
     async def declare_queue(self, channel: Channel) -> str:
         """Declare the queue where it is ours to declare; return its name."""

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ...exceptions import TransportRefused
 from ...wire.messages import Subscription
 from ...wire.patterns import AMQP
-from ...wire.ranges import Count, CountOrZero, Range, Seconds, SecondsOrZero
+from ...wire.ranges import Count, Range, Seconds, SecondsOrZero
 from ...wire.status import Status
 from ..base import Changed, Deliver, Receive, Transport
 from ..redelivery import Redelivery
@@ -21,6 +21,7 @@ from .connection import Manners
 from .frames import LONGEST
 from .intake import Intake
 from .link import Link
+from .methods import MOST_PREFETCHED
 from .names import DIRECT_REPLY_TO, beside, binding_key
 from .outgoing import MESSAGE_OPTIONS, check_headers
 from .topology import (
@@ -102,7 +103,7 @@ class RabbitMQTransport(Transport):
         routing_key: str | None = None,
         wildcards: bool = False,
         no_ack: bool | None = None,
-        prefetch_count: CountOrZero | None = None,
+        prefetch_count: Annotated[int, Range(0, MOST_PREFETCHED)] | None = None,
         is_global_prefetch_count: bool = False,
         consumer_tag: str = "",
         max_deliveries: Count = 5,
@@ -185,10 +186,17 @@ class RabbitMQTransport(Transport):
             if self.tls_options is not None and not address.tls:
                 message = f"tls_options: {address} speaks no TLS, 'amqps' does."
                 raise ImproperlyConfigured(message)
-        dead_letters = self._dead_letter_queue or ""
-        for name in (self.topology.queue, self.topology.exchange, dead_letters):
-            if len(name.encode()) > LONGEST:
-                message = f"{name:.64}: a name has at most {LONGEST} bytes."
+        names = {
+            "queue": self.topology.queue,
+            "exchange": self.topology.exchange,
+            "routing_key": self.topology.routing_key,
+            "consumer_tag": self.consumer_tag,
+            "reply_queue": self.reply_queue,
+            "dead_letter_queue": self._dead_letter_queue,
+        }
+        for option, name in names.items():
+            if name is not None and len(name.encode()) > LONGEST:
+                message = f"{option}: {name:.64} has more than {LONGEST} bytes."
                 raise ValueError(message)
 
     def dead_letters_of(self, queue: str) -> str:
@@ -196,9 +204,8 @@ class RabbitMQTransport(Transport):
 
         One that is private is gone before anybody looks, and has none.
         """
-        own = self._dead_letter_queue
-        if own is not None:
-            return own
+        if self._dead_letter_queue is not None:
+            return self._dead_letter_queue
         arguments = queue_arguments(self.topology.queue_options)
         if not self.topology.queue or DEAD_LETTER_EXCHANGE in arguments:
             return ""
