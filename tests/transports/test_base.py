@@ -28,7 +28,6 @@ def test_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         create_client("django_microservices.transports.RedisTransport")
 
 
-
 async def test_a_transport_is_two_methods() -> None:
     """The base class serves and calls nobody."""
     bare = transports.Transport()
