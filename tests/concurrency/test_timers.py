@@ -37,7 +37,7 @@ async def test_expires_in_time() -> None:
     item, begun = Item(), timers.time()
     timers.add(item, 0.03)
     lasted = await asyncio.wait_for(item.expired, PATIENCE) - begun
-    assert 0.03 <= lasted < 0.5
+    assert 0.03 <= lasted < 5.0
 
 
 async def test_popped_item_does_not_expire() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from django_microservices.concurrency.portal import Portal
@@ -118,6 +119,13 @@ async def until(condition: Callable[[], Any], *, patience: float = PATIENCE) -> 
 async def grown(items: Sized, beyond: int) -> None:
     """Return as soon as there are more than ``beyond`` items."""
     await until(lambda: len(items) > beyond)
+
+
+def sent(call: Any) -> Any:
+    """Have a call stand as one that was sent."""
+    link = SimpleNamespace(forget=lambda *_, **__: None)
+    call.session = SimpleNamespace(pending={}, link=link, draining=False)
+    return call
 
 
 class FakeLink:

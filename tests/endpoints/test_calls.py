@@ -1,7 +1,6 @@
 """A call, and what becomes of it."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from django_microservices.endpoints.calls import Call, StreamCall, remote_error
 from django_microservices.wire.messages import UNSET, Reply
 from django_microservices.wire.patterns import Pattern
 from django_microservices.wire.unreadable import TOO_LARGE_ERROR
+from tests.endpoints.ends import sent
 
 
 def new_call(kind: type[Call] = Call, **more: Any) -> Any:
@@ -36,13 +36,6 @@ def new_stream(**more: Any) -> Any:
     """Make a stream that has begun."""
     call = new_call(StreamCall, **more)
     call.begin()
-    return call
-
-
-def sent(call: Any) -> Any:
-    """Have a call stand as one that was sent."""
-    link = SimpleNamespace(forget=lambda *_, **__: None)
-    call.session = SimpleNamespace(pending={}, link=link, draining=False)
     return call
 
 

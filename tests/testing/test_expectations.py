@@ -18,13 +18,14 @@ from django_microservices.endpoints.calls import Call
 from django_microservices.testing import Expectation, Sent
 from django_microservices.wire.messages import Reply
 from django_microservices.wire.patterns import Pattern
+from tests.endpoints.ends import sent
 
 
 class Caller:
     """Who waits for an answer."""
 
     def __init__(self, timeout: float | None = 5.0, id_: Any = 1) -> None:
-        self.call = Call(Pattern.of("a"), b"null", id_, timeout=timeout)
+        self.call = sent(Call(Pattern.of("a"), b"null", id_, timeout=timeout))
         self.call.waiter = self
         self.replies: list[Reply] = []
         self.error: BaseException | None = None

@@ -103,7 +103,7 @@ async def test_partial_frame_in_drops(serve: Serve) -> None:
             await eventually(
                 lambda: theirs.lost or len(theirs.socket._buffer or b"") > size  # noqa: B023
             )
-        assert loop.time() - begun < 1
+        assert loop.time() - begun < 10
 
 
 async def test_next_frame_has_its_own_time(serve: Serve) -> None:
