@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,45 @@ async def test_drain_of_a_peer_that_was_held_back(serve: Serve) -> None:
             (await server.service.came(number + 1))[number].answer()
         await asyncio.wait_for(draining, 10)
     assert len(server.service.deliveries) == count
+
+
+@pytest.mark.parametrize("known", [{}, PEER], ids=["stranger", "ours"])
+async def test_events_of_a_peer_that_is_gone(
+    serve: Serve, known: dict[str, Any]
+) -> None:
+    """They are handled, and a drain waits for them; its requests are not begun."""
+    async with serve(Service(hold), limit=1) as server:
+        peer = await server.peer()
+        peer.request(1, "1", **known)
+        peer.send(*[{"pattern": "a", "data": n} for n in (2, 3)])
+        peer.request(4, "4")
+        peer.send({"pattern": "a", "data": 5})
+        (first,) = await server.service.came(1)
+        (theirs,) = server.intake.connections
+        await eventually(lambda: theirs.line and theirs.line.backlog.count == 4)
+        peer.close()
+        await eventually(lambda: not server.intake.connections)
+        assert server.intake.admitted == 1
+        draining = asyncio.ensure_future(server.intake.pause())
+        assert first.cancelled.is_set()
+        for count in (2, 3, 4):
+            (await server.service.came(count))[-1].answer()
+        await asyncio.wait_for(draining, 10)
+        assert server.intake.admitted == 0
+    assert [one.data for one in server.service.deliveries] == [1, 2, 3, 5]
+
+
+async def test_events_that_nobody_will_handle(serve: Serve) -> None:
+    """A server that ends leaves no events of peers that are gone to its loop."""
+    async with serve(Service(hold), limit=1) as server:
+        peer = await server.peer()
+        peer.send(*[{"pattern": "a", "data": n} for n in (1, 2)])
+        (first,) = await server.service.came(1)
+        peer.close()
+        await eventually(lambda: not server.intake.connections)
+    first.answer()
+    await asyncio.sleep(0)
+    assert server.service.deliveries == [first]
 
 
 @pytest.mark.usefixtures("few_words")

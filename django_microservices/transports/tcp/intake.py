@@ -91,6 +91,10 @@ class Intake:
         self.per_address[host] -= 1
         if not self.per_address[host]:
             del self.per_address[host]
+
+    def part(self, connection: ServerConnection) -> None:
+        """Let go of a connection that has ended."""
+        self.connections.remove(connection)
         if self._nobody is not None and not self.connections:
             self._nobody.set_result(None)
             self._nobody = None
@@ -136,6 +140,7 @@ class Intake:
         came for 50 ms, nor was anything read for 1 s by peers that are behind. After
         :data:`LAST_WORDS` nothing new is taken, and each peer is left that awaits
         nothing; for one that we held back they begin when it need not wait any more.
+        Events of peers that are gone are handled all the same.
         """
         self.pausing = True
         self._stop_listening()
@@ -155,6 +160,8 @@ class Intake:
                 quiet_at = max(quiet_at, self.loop.time() + QUIET)
             talking = (c.heard for c in self.connections if not c.finishing)
             quiet_at = max(quiet_at, max(talking, default=0.0) + QUIET)
+        while self.waiting:  # noqa: ASYNC110 - an event would cost every message
+            await asyncio.sleep(QUIET)
 
     def _finish(self) -> None:
         now = self.loop.time()
@@ -178,6 +185,8 @@ class Intake:
         for connection in tuple(self.connections):
             connection.transport.abort()
         await self._until_nobody(LINGER)
+        for line in tuple(self.waiting):
+            line.leave()
         if self.handshakes:
             await asyncio.wait(self.handshakes)
         if not self.closed.done():

@@ -44,13 +44,10 @@ class Line:
         """Deliver what was kept, as far as there is room; return how much it was."""
         self._is_in_line = False
         connection, backlog = self._connection, self.backlog
-        intake, pending = connection.intake, connection.pending
-        output, done = connection.output, 0
+        intake, done = connection.intake, 0
         try:
             while backlog.count and done < most:
-                if intake.outstanding >= intake.limit:
-                    break
-                if output.lost or output.clogged or pending.is_full:
+                if intake.outstanding >= intake.limit or self._must_wait():
                     break
                 text = backlog.take()
                 done += 1 + len(text) // FRAME
@@ -63,18 +60,23 @@ class Line:
     def go_on(self) -> None:
         """Stay in line, or have what is read delivered at once again."""
         connection, output = self._connection, self._connection.output
-        if output.lost:
-            self.leave()
-        elif output.clogged or connection.pending.is_full:
-            pass  # until the peer has read, or some of its streams have ended
+        if self._must_wait():
+            pass
         elif not self.backlog.count:
             self.leave()
             connection.end_if_answered()
         elif not self._is_in_line:
             self._is_in_line = True
             connection.intake.wait(self)
+        if output.lost:
+            return
         if connection.deaf or output.clogged or self.backlog.size > MOST:
             self._pace()
+
+    def _must_wait(self) -> bool:
+        """Whether the peer has yet to read, or some of its streams to end."""
+        output, pending = self._connection.output, self._connection.pending
+        return not output.lost and (output.clogged or pending.is_full)
 
     def leave(self) -> None:
         """Forget what waits."""
@@ -82,6 +84,8 @@ class Line:
         if connection.line is self:
             connection.line = None
             connection.free_since = connection.loop.time()
+            if connection.gone:
+                connection.intake.dismiss(connection.name)
         if self._is_in_line:
             self._is_in_line = False
             connection.intake.waiting.remove(self)

@@ -38,7 +38,7 @@ class ServerConnection(Connection):
     the peer does not read its answers: then all that is read goes there. ``extension``
     is there once the peer has said that it is ours. ``finishing`` says that nothing
     more is taken, and that it ends once all that was is answered. ``free_since`` is
-    when it last stood in line.
+    when it last stood in line. ``gone`` says that only its events are left.
     """
 
     __slots__ = (
@@ -49,6 +49,7 @@ class ServerConnection(Connection):
         "extension",
         "finishing",
         "free_since",
+        "gone",
         "intake",
         "line",
         "pending",
@@ -62,6 +63,7 @@ class ServerConnection(Connection):
         self.extension: Extension | None = None
         self.finishing = False
         self.free_since = 0.0
+        self.gone = False
         self.output.patience = intake.options.unread_timeout
         self._half_open: asyncio.TimerHandle | None = None
         self._wire: TCPWire | None = None
@@ -81,16 +83,21 @@ class ServerConnection(Connection):
             self.refuse(reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel what the peer asked for: nobody awaits it any more."""
+        """Cancel what the peer asked for: nobody awaits it any more.
+
+        Its events are handled, and it is counted until the last has begun.
+        """
         super().connection_lost(exc)
         if self._half_open is not None:
             self._half_open.cancel()
         if self in self.intake.connections:
-            self.intake.connections.remove(self)
-            self.intake.dismiss(self.name)
-        if self.line is not None:
-            self.line.leave()
+            self.intake.part(self)
+            self.gone = True
         self.pending.cancel()
+        if self.line is not None:
+            self.line.go_on()
+        elif self.gone:
+            self.intake.dismiss(self.name)
 
     def eof_received(self) -> bool:
         """Answer a stranger that has only ended its own side, but for streams.
@@ -157,6 +164,8 @@ class ServerConnection(Connection):
             self._drop("a text that is no message")
             return
         id_ = envelope.id
+        if self.lost and id_ is not UNSET:
+            return
         if is_too_deep(text):
             self._answer_unreadable(id_)
             return
