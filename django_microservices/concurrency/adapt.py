@@ -1,9 +1,18 @@
 """Where sync code stands around async code."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import (
+    SyncToAsync,
+    ThreadSensitiveContext,
+    async_to_sync,
+    sync_to_async,
+)
+from django.db import connections
+
+from .portal import is_throwaway
 
 
 def to_sync(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
@@ -51,5 +60,36 @@ def to_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         if errors:
             raise errors.pop()
         return value
+
+    return call
+
+
+def to_async_apart(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Let async code call what may take long, and hold up nobody meanwhile.
+
+    Where Django would use the one thread that all share, it has one of its own. Inside
+    a request of ASGI, or of ``async_to_sync``, it is that one's, which may be in a
+    transaction.
+    """
+    shared, alone = to_async(function), to_async(_closing(function))
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        given = SyncToAsync.thread_sensitive_context.get(None)
+        if given is not None or is_throwaway(asyncio.get_running_loop()):
+            return await shared(*args, **kwargs)
+        async with ThreadSensitiveContext():
+            return await alone(*args, **kwargs)
+
+    return call
+
+
+def _closing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Close what the thread that ends with the call opened."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            connections.close_all()
 
     return call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
-from ..concurrency.adapt import to_async, to_sync
+from ..concurrency.adapt import to_async, to_async_apart, to_sync
 from ..dispatch.modes import layer_of
 from ..wire.messages import new_id
 from .calls import Call
@@ -57,5 +57,5 @@ def _async_layer(
 ) -> Callable[[Call], Awaitable[Any]]:
     layer = layer_of(factory, inner)
     if not iscoroutinefunction(layer):
-        return to_async(layer_of(factory, to_sync(inner)))
+        return to_async_apart(layer_of(factory, to_sync(inner)))
     return layer

@@ -1,11 +1,14 @@
 """The bridges between sync and async code."""
 
 import threading
+from typing import Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext
+from django.db import connections
 from django.utils import translation
 
-from django_microservices.concurrency.adapt import to_async, to_sync
+from django_microservices.concurrency.adapt import to_async, to_async_apart, to_sync
 
 
 def test_sync_code_calls_async_code() -> None:
@@ -52,3 +55,42 @@ def test_thread_is_the_callers() -> None:
         return ident
 
     assert to_sync(beneath)() == threading.get_ident()
+
+
+async def test_thread_apart() -> None:
+    """What may take long has a thread of its own, which then is gone."""
+    shared: int = await to_async(threading.get_ident)()
+    before = threading.active_count()
+    assert await to_async_apart(threading.get_ident)() not in {
+        shared,
+        threading.get_ident(),
+    }
+    assert threading.active_count() == before
+
+
+async def test_thread_of_a_request() -> None:
+    """Inside a request of ASGI it is the request's, which may be in a transaction."""
+    async with ThreadSensitiveContext():
+        ident: int = await to_async(threading.get_ident)()
+        assert await to_async_apart(threading.get_ident)() == ident
+
+
+def test_thread_apart_is_the_callers() -> None:
+    """Beneath sync code it is that one's, as ever."""
+
+    async def beneath() -> int:
+        ident: int = await to_async_apart(threading.get_ident)()
+        return ident
+
+    assert to_sync(beneath)() == threading.get_ident()
+
+
+async def test_connections_of_a_thread_apart(postgres_alias: str) -> None:
+    """What it opened of a database is closed with it."""
+
+    def ask() -> Any:
+        connections[postgres_alias].ensure_connection()
+        return connections[postgres_alias]
+
+    opened = await to_async_apart(ask)()
+    assert opened.connection is None

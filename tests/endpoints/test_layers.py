@@ -1,5 +1,6 @@
 """Client middleware, around each call in the caller's own context."""
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,7 @@ from django.utils import translation
 from django_microservices.endpoints.calls import Call
 from tests.endpoints.answers import HANDLERS, noted
 from tests.endpoints.ends import (
+    PATIENCE,
     calling,
     calling_sync,
     serving,
@@ -233,3 +235,22 @@ async def test_layer_that_is_none(port: int) -> None:
     async with calling(port, middleware=(forgetful,)) as client:
         with pytest.raises(ImproperlyConfigured, match="forgetful returned None"):
             await client.asend("echo", 2)
+
+
+async def test_sync_layers_hold_nobody_up(port: int) -> None:
+    """Async calls through one are in flight together, each on a thread of its own."""
+    meeting = threading.Barrier(3)
+
+    def layer_that_meets(get_response: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        def inner(call: Call) -> Any:
+            meeting.wait(PATIENCE)
+            return get_response(call)
+
+        return inner
+
+    async with (
+        serving(port, *HANDLERS),
+        calling(port, middleware=(layer_that_meets,)) as client,
+    ):
+        calls = (client.asend("echo", number) for number in range(3))
+        assert await asyncio.gather(*calls) == [0, 1, 2]
