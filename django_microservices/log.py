@@ -24,8 +24,18 @@ class MessageFilter(logging.Filter):
         given = record.__dict__.get("message_context")
         context = given or current_context()
         request_id = given.request_id if given else current_request_id()
-        record.__dict__.update(_described(context), request_id=_shown(request_id))
+        record.__dict__.update(
+            _described(context), request_id=_shown(request_id or _of_view(record))
+        )
         return True
+
+
+def _of_view(record: logging.LogRecord) -> Any:
+    """Return the id of the HTTP request that a record of Django brings.
+
+    Django logs answers of 4xx and 5xx when the middleware has been left.
+    """
+    return getattr(getattr(record, "request", None), "request_id", None)
 
 
 def _described(context: MessageContext[Any] | None) -> dict[str, str]:

@@ -87,6 +87,17 @@ def test_in_a_view() -> None:
     outer_request_id.reset(token)
 
 
+def test_after_the_view() -> None:
+    """Django's own record of a 404 is made later, and brings the HTTP request."""
+    request = SimpleNamespace(request_id="http-1")
+    assert described(request=request) == ["http-1", *"----"]
+
+
+def test_request_without_an_id() -> None:
+    """What is no HTTP request of ours, such as runserver's socket, has no id."""
+    assert described(request=object()) == ["-"] * 5
+
+
 def test_values_are_escaped() -> None:
     """A peer cannot begin a line of its own."""
     given = context_of("a\nERROR forged")

@@ -155,7 +155,12 @@ class Threads:
         hanging = [worker for worker in self._workers if worker.hangs(before)]
         for worker in hanging:
             if not worker.is_relieved and len(self._workers) < 2 * self._count:
-                logger.error("Thread %s hangs in %r.", worker.thread.name, worker.job)
+                self._tell_of(worker)
                 self._add_worker()
                 worker.is_relieved = True
         return len(hanging)
+
+    def _tell_of(self, worker: Worker) -> None:
+        job, name = worker.job, worker.thread.name
+        extra = getattr(job, "extra", None)  # a delivery names its message
+        logger.error("Thread %s hangs in %r.", name, job, extra=extra)

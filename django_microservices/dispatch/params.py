@@ -11,7 +11,7 @@ from .injection import Part, ResolveClient, cache_of, inject, inject_plan, provi
 from .payloads import may_block, reader_for
 from .payloads.annotations import MISSING
 from .payloads.members import Member, members_reader
-from .signatures import Inject, Payload, Slot, name_of, slots_of
+from .signatures import Inject, Payload, Slot, is_variadic, name_of, slots_of
 
 __all__ = ["Inject", "Parameter", "Payload", "Plan", "inject", "inject_plan", "plan"]
 
@@ -67,6 +67,12 @@ def plan(
 
 def _filled(function: Any, slots: list[Slot]) -> list[Slot]:
     """Return the parameters that are filled, having refused what cannot be."""
+    if not slots and is_variadic(function):
+        message = (
+            f"{name_of(function)}: nothing fills *args and **kwargs: annotate a "
+            "payload parameter, or give the decorator that made them functools.wraps."
+        )
+        raise ImproperlyConfigured(message)
     unmarked = [slot for slot in slots if slot.marker is None and not slot.is_context]
     payloads = [slot.name for slot in unmarked if not slot.is_keyword]
     if len(payloads) > 1:

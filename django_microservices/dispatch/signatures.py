@@ -95,6 +95,15 @@ def slots_of(function: Callable[..., Any]) -> list[Slot]:
     ]
 
 
+def is_variadic(function: Callable[..., Any]) -> bool:
+    """Whether a function has ``*args`` or ``**kwargs``, which nothing fills.
+
+    Of a decorated one counts what ``functools.wraps`` says to stand inside.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return any(parameter.kind in _VARIADIC for parameter in parameters)
+
+
 def _slot(parameter: inspect.Parameter, hint: Any) -> Slot:
     annotation, marker = _unmarked(hint)
     return Slot(parameter.name, annotation, parameter.default, parameter.kind, marker)

@@ -12,6 +12,7 @@ from ..wire.contracts import Event, Request
 from ..wire.patterns import Pattern
 from ..wire.seconds import seconds_of
 from ..wire.status import StatusStream
+from ..wire.text import shown
 from .arguments import DEFAULT, headers_of, options_of, refuse_unreadable
 from .calls import Call, StreamCall
 from .config import ClientConfig
@@ -81,7 +82,8 @@ class Client(Verbs):
         else:
             pattern = Pattern.of(pattern)
         if pattern.is_reserved:
-            message = f"{pattern.route!r}: patterns that begin with 'dm-' are reserved."
+            route = shown(pattern.route)
+            message = f"{route!r}: patterns that begin with 'dm-' are reserved."
             raise ValueError(message)
         if headers is not None:
             headers = headers_of(headers)

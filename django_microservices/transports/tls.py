@@ -142,7 +142,8 @@ def _load_own(context: ssl.SSLContext, options: TLSOptions, option: str) -> None
                 passphrase,
             )
     except (OSError, ValueError) as error:
-        message = f"{option}['cert'] and ['key'] cannot be used: {error}"
+        which = f"{option}['cert']{_shown(cert)} and ['key']{_shown(key)}"
+        message = f"{which} cannot be used: {error}"
         raise TransportRefused(message) from error
 
 
@@ -153,12 +154,22 @@ def _load_authority(context: ssl.SSLContext, authority: str, option: str) -> Non
         else:
             context.load_verify_locations(cafile=authority)
     except (OSError, ValueError) as error:
-        message = f"{option}['ca'] cannot be used: {error}"
+        message = f"{option}['ca']{_shown(authority)} cannot be used: {error}"
         raise TransportRefused(message) from error
 
 
 def _is_pem(text: str) -> bool:
     return "-----BEGIN" in str(text)
+
+
+def _shown(given: str | None) -> str:
+    """Return a file's path for an error, and nothing of what may be a key.
+
+    One that was pasted without its first line has neither a dot nor a root.
+    """
+    text = str(given or "")
+    is_path = "." in text or Path(text).is_absolute()
+    return f" ({text})" if is_path and text.isprintable() and not _is_pem(text) else ""
 
 
 def _path(text: str, folder: str, name: str) -> str:

@@ -12,6 +12,7 @@ from .headers import remaining
 from .messages import UNSET, Message, Reply
 from .packets import read_envelope
 from .patterns import Pattern
+from .text import shown
 from .unreadable import unreadable
 
 _REPLY_KEYS = frozenset(("id", "err", "response", "isDisposed", "status"))
@@ -40,7 +41,8 @@ def read_channel_message(
             return None
         return _external(channel, body)
     if is_too_deep(body):
-        return unreadable(envelope.id)
+        reason = f"{shown(channel)} brought what nests too deeply"
+        return unreadable(envelope.id, reason)
     headers = envelope.metadata
     return Message(
         Pattern.from_channel(channel),

@@ -154,6 +154,20 @@ def test_answer_that_its_adapter_refuses(handlers: Write) -> None:
     assert message.msg.startswith(f"{name}.a: the answer: Form is a form")
 
 
+def test_payload_of_a_form_without_a_model(handlers: Write) -> None:
+    """Found here, and not by the first message."""
+    name = handlers(
+        "from django.forms import ModelForm\n"
+        "class Form(ModelForm): ...\n"
+        "@message_pattern('a')\ndef a(data: Form): ...\n"
+    )
+    message = one(found(SERVERS=served(name)), "E002")
+    assert message.msg == (
+        f"{name}.a: parameter 'data': {name}.Form cannot be a payload: a ModelForm "
+        "needs a Meta that names its model."
+    )
+
+
 @pytest.mark.parametrize("pattern", ["1.0", '{"b":1,"a":2}', "true", '"x"'])
 def test_unreachable_pattern(handlers: Write, pattern: str) -> None:
     """A text that is JSON and not in its canonical form is never looked up."""
@@ -280,7 +294,7 @@ def test_handler_that_forgot_self(handlers: Write, parameters: str) -> None:
     )
 
 
-@pytest.mark.parametrize("parameters", ["self: Any, data", "this, data", "*args"])
+@pytest.mark.parametrize("parameters", ["self: Any, data", "this, data", "self"])
 def test_handler_with_self(handlers: Write, parameters: str) -> None:
     """It may be annotated, or have a name of its own."""
     name = handlers(
@@ -298,3 +312,12 @@ def test_stray_in_handlers() -> None:
 def test_strays_while_discovery_fails(stray: ModuleType) -> None:
     """While settings are wrong, nobody knows who is stray."""
     assert stray.__name__ not in str(found(SYNC_THREADS=0))
+
+
+@pytest.mark.parametrize("parameters", ["**members", "*parts", "*parts, **members"])
+def test_handler_that_gets_nothing(handlers: Write, parameters: str) -> None:
+    """Its only parameters are those that nothing fills."""
+    name = handlers(f"@message_pattern('a')\ndef a({parameters}): ...")
+    message = one(found(SERVERS=served(name)), "E002")
+    text = f"{name}.a: nothing fills *args and **kwargs: annotate a payload parameter"
+    assert message.msg.startswith(text)

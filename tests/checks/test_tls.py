@@ -51,7 +51,7 @@ def test_unusable_file_of_a_broker(transport: str, option: str, more: Any) -> No
     dotted = f"django_microservices.transports.{transport}"
     entry = {"TRANSPORT": dotted, "OPTIONS": options}
     messages = found(deploy=True, CLIENTS={"b": entry})
-    path = f"MICROSERVICES['CLIENTS']['b']['OPTIONS']: {option}['ca']"
+    path = f"MICROSERVICES['CLIENTS']['b']['OPTIONS']: {option}['ca'] (/nowhere.pem)"
     assert one(messages, "E008").msg.startswith(path)
     assert f"in {option}['ca']" in (one(messages, "W006").hint or "")
 

@@ -47,7 +47,10 @@ async def test_filter_raises_another_error(composed: Composed) -> None:
     def translate(error: Exception, context: Any) -> Any:
         raise RpcException({"code": 1}) from error
 
-    handler = handler_of(use_filters(translate)(message_pattern("a")(fail)))
+    def failing(data: Any) -> Any:
+        fail()
+
+    handler = handler_of(use_filters(translate)(message_pattern("a")(failing)))
     with pytest.raises(RpcException) as caught:
         await composed.answer(handler, 1)
     assert caught.value.error == {"code": 1}

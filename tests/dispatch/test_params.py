@@ -1,5 +1,6 @@
 """Params: how a handler is called with a message."""
 
+import functools
 from typing import Annotated, Any
 
 import msgspec
@@ -283,6 +284,44 @@ def test_a_second_payload_is_refused() -> None:
     text = refusal(handler)
     assert "handler: parameter 'ctx' would be a second payload beside 'data'" in text
     assert "MessageContext" in text
+
+
+def test_only_variadic_parameters_are_refused() -> None:
+    """No message would reach them; beside others, or without any, it is no mistake."""
+
+    def keywords(**members: Any) -> None: ...
+    def places(*parts: Any) -> None: ...
+    def both(data: int, *args: Any, **kwargs: Any) -> None: ...
+    def none() -> None: ...
+
+    assert "keywords: nothing fills *args and **kwargs: annotate a payload" in refusal(
+        keywords
+    )
+    assert "places: nothing fills" in refusal(places)
+    assert bound(both) == ((1,), {})
+    assert bound(none) == ((), {})
+
+
+def test_self_alone_takes_no_message() -> None:
+    """Written, or among what is variadic."""
+
+    def written(self: Any, **members: Any) -> None: ...
+    def hidden(*args: Any) -> None: ...
+
+    for handler in (written, hidden):
+        with pytest.raises(ImproperlyConfigured, match="nothing fills"):
+            plan(handler, resolve_client=resolve_client, skip_self=True)
+
+
+def test_a_decorated_handler_has_the_parameters_inside() -> None:
+    """As ``functools.wraps`` tells them."""
+
+    def handler(data: int) -> None: ...
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> None: ...
+
+    assert bound(wrapper) == ((1,), {})
 
 
 def test_a_keyword_only_parameter_needs_a_source() -> None:

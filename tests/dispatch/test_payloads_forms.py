@@ -67,6 +67,17 @@ def test_errors_are_told_by_field(value: Any, path: str, message: str) -> None:
     assert caught.value.errors == [{"path": path, "message": message}]
 
 
+def test_a_form_of_no_model_is_refused() -> None:
+    """Which Django says no sooner than the first message."""
+
+    class Adrift(forms.ModelForm):  # type: ignore[type-arg]
+        """A form that forgot its Meta."""
+
+    for reader in (converter_for, decoder_for):
+        with pytest.raises(TypeError, match="a ModelForm needs a Meta that names"):
+            reader(Adrift)
+
+
 def test_a_form_shapes_no_answer() -> None:
     """Said at registration."""
     with pytest.raises(TypeError, match="Transfer is a form, and shapes no answer"):

@@ -191,6 +191,12 @@ def test_no_handler(client: str, text: str) -> None:
     assert str(error).startswith(text)
 
 
+def test_no_handler_of_a_long_pattern() -> None:
+    """The error is short, however long the pattern is."""
+    call = Call(Pattern.of("x" * 100_000), b"1", "id", client="MATH")
+    assert len(str(remote_error(call, Reply("id", missing=True)))) < 400
+
+
 @pytest.mark.parametrize("kind", [Call, StreamCall])
 async def test_nobody_listens(kind: type[Call]) -> None:
     """What a wire says by itself, without an error's text, ends a call alike."""

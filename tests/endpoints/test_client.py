@@ -248,6 +248,14 @@ async def test_reserved_pattern(port: int, pattern: Any) -> None:
             await client.asend(pattern)
 
 
+async def test_long_reserved_pattern(port: int) -> None:
+    """The error is short, however long the pattern is."""
+    async with calling(port) as client:
+        with pytest.raises(ValueError, match="reserved") as caught:
+            await client.asend("dm-" + "x" * 100_000)
+    assert len(str(caught.value)) < 400
+
+
 # --- headers ----------------------------------------------------------------------
 
 

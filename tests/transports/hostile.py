@@ -19,7 +19,11 @@ from tests.endpoints.ends import serving
 from .peers import Peer
 
 KB, MB = 1024, 1024 * 1024
-UNREADABLE = {"status": "error", "message": "The message could not be read."}
+UNREADABLE = {
+    "status": "error",
+    "message": "The message could not be read: it nests too deeply, or is no JSON of "
+    "this wire.",
+}
 INTERNAL = {"status": "error", "message": "Internal server error"}
 
 

@@ -1,11 +1,13 @@
 """What becomes of an MQTT server's events, before a real broker."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
 
 from django_microservices.transports.mqtt.packets import DUP, Kind, acknowledged_publish
+from django_microservices.wire.unreadable import UNREADABLE
 from tests.brokers.mosquitto import Mosquitto
 
 from .mqtt_ends import QUICK, ending, hold, served
@@ -135,9 +137,9 @@ async def test_unreadable_event_of_qos_0(
 
 
 async def test_unreadable_request_is_answered(
-    mqtt_server: Mosquitto, root: str
+    mqtt_server: Mosquitto, root: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its caller gets an error, and the broker its acknowledgement."""
+    """Its caller gets an error, the broker its acknowledgement, and we a line."""
     deep = b'{"data":' + b"[" * 100 + b"]" * 100 + b',"id":"7"}'
     async with (
         served(mqtt_server.url, (root, {"qos": 1}), **QUICK),
@@ -146,7 +148,8 @@ async def test_unreadable_request_is_answered(
         await peer.subscribe(f"{root}/reply")
         await peer.publish(root, deep)
         (answer,) = await peer.bodies(1)
-    assert answer["err"]["message"] == "The message could not be read."
+    assert answer["err"] == json.loads(UNREADABLE)
+    assert f"Refused a request: {root} brought what nests too deeply." in caplog.text
     assert answer["id"] == "7"
 
 

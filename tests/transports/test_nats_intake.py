@@ -13,6 +13,7 @@ from django_microservices.transports.nats import NATSTransport, NATSWire
 from django_microservices.transports.nats import intake as intake_module
 from django_microservices.transports.nats.protocol import Packet
 from django_microservices.wire.messages import UNSET
+from django_microservices.wire.unreadable import UNREADABLE
 from tests.brokers.nats import NATS, NATSProcess
 
 from .nats_ends import linked, serving, subscriptions
@@ -107,7 +108,7 @@ async def test_answer_that_is_not_readable(nats_server: NATS) -> None:
     url = nats_server.url
     async with serving(url, ["asked"], service), Peer(url) as peer:
         answer = await peer.request("asked", deep)
-    assert json.loads(answer.data)["err"]["message"] == "The message could not be read."
+    assert json.loads(answer.data)["err"] == json.loads(UNREADABLE)
     assert service.deliveries == []
 
 

@@ -20,6 +20,7 @@ from django_microservices.transports.rabbitmq import (
 from django_microservices.transports.rabbitmq import intake as intake_module
 from django_microservices.transports.rabbitmq.intake import Intake
 from django_microservices.wire.messages import UNSET, Reply
+from django_microservices.wire.unreadable import UNREADABLE
 
 from .rabbitmq_ends import (
     COPIES,
@@ -283,7 +284,7 @@ async def test_foreign_message_in_the_queue(broker: ScriptedBroker) -> None:
         assert (await served.arrived()).message.pattern.route == "undefined"
 
 
-UNREADABLE: Any = [
+UNREADABLE_EVENTS: Any = [
     (b"", {}),
     (b"no json", {}),
     (b'{"pattern":', {}),
@@ -291,7 +292,7 @@ UNREADABLE: Any = [
 ]
 
 
-@pytest.mark.parametrize(("data", "more"), UNREADABLE)
+@pytest.mark.parametrize(("data", "more"), UNREADABLE_EVENTS)
 async def test_unreadable_event(
     broker: ScriptedBroker, data: bytes, more: dict[str, Any]
 ) -> None:
@@ -327,7 +328,9 @@ async def test_properties_that_cannot_be_read(broker: ScriptedBroker) -> None:
         assert (served.copies()[0].headers or {})["x-dm-reason"]
 
 
-async def test_unreadable_request(broker: ScriptedBroker) -> None:
+async def test_unreadable_request(
+    broker: ScriptedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whom one can answer is answered."""
     deep = b"[" * 100 + b"]" * 100
     async with serving(broker) as served:
@@ -338,7 +341,8 @@ async def test_unreadable_request(broker: ScriptedBroker) -> None:
         )
         answered = await served.publishing.hears(body.ContentBody)
         await served.consuming.hears(Ack)
-    assert b"could not be read" in answered.value
+    assert UNREADABLE in answered.value
+    assert "Refused a request: in 'amq.gen-q' it nests too deeply." in caplog.text
 
 
 async def test_message_over_the_limit(broker: ScriptedBroker) -> None:

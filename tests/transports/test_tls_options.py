@@ -62,10 +62,14 @@ def test_server_without_a_certificate(server_tls: Any, missing: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"cert": "no/such/file.pem"}, r"\['cert'\] and \['key'\] cannot be used"),
+        (
+            {"cert": "no/such/file.pem"},
+            r"\['cert'\] \(no/such/file.pem\) and \['key'\] cannot",
+        ),
         ({"key": "-----BEGIN x"}, r"\['cert'\] and \['key'\] cannot be used"),
-        ({"ca": "no/such/file.pem"}, r"\['ca'\] cannot be used"),
+        ({"ca": "no/such/file.pem"}, r"\['ca'\] \(no/such/file.pem\) cannot"),
         ({"ca": "-----BEGIN x"}, r"\['ca'\] cannot be used"),
+        ({"key": "/run/tls_key"}, r"\['cert'\] and \['key'\] \(/run/tls_key\) cannot"),
         ({"request_cert": True}, r"\['request_cert'\] needs 'ca'"),
         ({"min_version": "TLSv1.1"}, r"\['min_version'\]: 'TLSv1.1' is none of"),
     ],
@@ -77,6 +81,23 @@ def test_wrong_options(server_tls: Any, changed: Any, says: str) -> None:
         server_context(options)
     with pytest.raises(TransportRefused, match=rf"^tls{says}"):
         server_context(options, "tls")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "MC4CAQAwBQYDK2VwBCIEIHh5eg",
+        "/MC4CAQAw\nBQYDK2Vw",
+        "-----BEGIN A KEY-----\n/b.c",
+    ],
+)
+@pytest.mark.parametrize("name", ["cert", "key", "ca"])
+def test_contents_are_never_told(server_tls: Any, name: str, secret: str) -> None:
+    """Nor is what may be a key that was pasted without its first line."""
+    with pytest.raises(TransportRefused) as caught:
+        server_context(cast("Any", {**server_tls, name: secret}))
+    assert secret not in str(caught.value)
+    assert "(/" not in str(caught.value)
 
 
 def test_certificate_and_key_in_one(server_tls: Any) -> None:
@@ -129,7 +150,7 @@ def test_context_of_a_file_that_is_gone(tmp_path: Path, client_tls: Any) -> None
     own = ClientContext({"ca": str(path)})
     own.current()
     path.unlink()
-    with pytest.raises(TransportRefused, match=r"\['ca'\] cannot be used"):
+    with pytest.raises(TransportRefused, match=r"\['ca'\] .*ca.pem\) cannot"):
         own.current()
     path.write_text(client_tls["ca"])
     own.current()

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from django.forms import (
     BaseForm,
+    BaseModelForm,
     Field,
     JSONField,
     ModelMultipleChoiceField,
@@ -45,7 +46,13 @@ def decoder_for(annotation: Any) -> Callable[[Any], Any]:
 
 
 def converter_for(annotation: Any) -> Callable[[Any], Any]:
-    """Return what fills a form with the members of a dict."""
+    """Return what fills a form with the members of a dict.
+
+    Raises ``TypeError`` for a form that Django cannot make.
+    """
+    if is_subclass(annotation, BaseModelForm) and _model_of(annotation) is None:
+        message = "a ModelForm needs a Meta that names its model."
+        raise TypeError(message)
 
     def bind(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -58,6 +65,10 @@ def converter_for(annotation: Any) -> Callable[[Any], Any]:
         return form
 
     return bind
+
+
+def _model_of(form: Any) -> Any:
+    return form._meta.model  # noqa: SLF001 - Django has no other word for it
 
 
 def _as_sent(value: dict[str, Any], form: BaseForm) -> dict[str, Any]:

@@ -129,12 +129,14 @@ class Arrival(Receipt):
 
     def _refuse(self, id_: Any, reason: str) -> None:
         """Answer a message that cannot be read, else make it a dead letter."""
-        intake, reply = self.intake, unreadable(id_)
-        logger.warning("Refused a message in %r: %s.", intake.queue, shown(reason))
-        if reply is not None and self.reply_to is not None:
+        queue, reply = self.intake.queue, None
+        if self.reply_to is not None:
+            reply = unreadable(id_, f"in {queue!r} {shown(reason)}")
+        if reply is not None:
             self.respond(reply)
             self.settle("ack")
         else:
+            logger.warning("Refused a message in %r: %s.", queue, shown(reason))
             self.settle("dead", None, reason)
 
     # --- out ---

@@ -16,7 +16,7 @@ from ...wire.headers import headers_of, remaining
 from ...wire.messages import UNSET, Message
 from ...wire.packets import texts_of
 from ...wire.patterns import Pattern
-from ...wire.unreadable import unreadable
+from ...wire.unreadable import is_answerable
 from .protocol import check_depth, check_size, command
 
 DATA, HEADERS, ID, REPLY = b"data", b"headers", b"id", b"reply"
@@ -80,7 +80,7 @@ def _texts(members: dict[bytes, bytes]) -> dict[str, str]:
 
 def _read_id(text: bytes) -> Any:
     value = decode(text)
-    if unreadable(value) is None:
+    if not is_answerable(value):
         reason = "The id is none that an answer can have."
         raise InvalidMessage(reason)
     return value

@@ -14,7 +14,7 @@ from ...wire.messages import UNSET, Message, Reply, Subscription
 from ...wire.packets import find_id, write_reply
 from ...wire.patterns import REDIS_GLOB
 from ...wire.text import shown
-from ...wire.unreadable import unreadable
+from ...wire.unreadable import TOO_LARGE_ERROR, unreadable
 from ..room import Room
 from .answers import Answer, Answers, nobody
 from .halves import Half
@@ -138,7 +138,11 @@ class Intake(Half):
             channel = self._new_channel(key, value)
         body = value[-1]
         if len(body) > self.options.max_frame_size:
-            arrived: Message | Reply | None = unreadable(find_id(body))
+            arrived: Message | Reply | None = unreadable(
+                find_id(body),
+                f"{len(body)} bytes are too many for {shown(channel.name)}",
+                TOO_LARGE_ERROR,
+            )
         else:
             arrived = read_channel_message(
                 channel.name, body, reply_suffix=REPLY, takes_text=True

@@ -19,6 +19,7 @@ from django_microservices.transports.redis import (
 )
 from django_microservices.wire.messages import UNSET, Reply
 from django_microservices.wire.patterns import EXACT, REDIS_GLOB
+from django_microservices.wire.unreadable import TOO_LARGE
 from tests.brokers.redis import Redis
 from tests.transports.peers import Delivery, Service, eventually
 
@@ -128,7 +129,7 @@ async def test_too_large_for_the_server(wire: Any, name: str) -> None:
         (reply,) = await calls.came(1)
         calls.send(name, b'"%b"' % (b"x" * 200), UNSET)
         await eventually(lambda: intake.dropped == 1)
-    assert json.loads(reply.error)["message"] == "The message could not be read."
+    assert json.loads(reply.error)["message"] == TOO_LARGE
     assert not service.deliveries
 
 
