@@ -59,13 +59,11 @@ def test_thread_is_the_callers() -> None:
 
 async def test_thread_apart() -> None:
     """What may take long has a thread of its own, which then is gone."""
-    shared: int = await to_async(threading.get_ident)()
-    before = threading.active_count()
-    assert await to_async_apart(threading.get_ident)() not in {
-        shared,
-        threading.get_ident(),
-    }
-    assert threading.active_count() == before
+    shared = await to_async(threading.current_thread)()
+    own: threading.Thread = await to_async_apart(threading.current_thread)()
+    assert own not in {shared, threading.current_thread()}
+    own.join(10)
+    assert not own.is_alive()
 
 
 async def test_thread_of_a_request() -> None:
