@@ -9,8 +9,10 @@ import uvloop
 
 from django_microservices.transports import tls
 from django_microservices.wire.messages import new_id
+from tests.brokers.nats import NATS
 
 from .authorities import HOST, Authority
+from .jetstream_ends import Place
 from .peers import Serve, Serving
 
 
@@ -41,6 +43,12 @@ def port(free_port: Callable[[], int]) -> int:
 def root() -> str:
     """Give a level of topics that no other test has."""
     return new_id()
+
+
+@pytest.fixture
+def place(nats_server: NATS) -> Place:
+    """Give a stream that nobody else uses."""
+    return Place(nats_server.url)
 
 
 @pytest.fixture

@@ -22,6 +22,12 @@ from .peers import Calls, Service
 SOON = {"redelivery_delay": 0.01, "max_deliveries": 3, "storage": "memory"}
 
 
+def saying(*words: str) -> Service:
+    """End deliveries with these outcomes, one after the other, then with "ack"."""
+    left = list(words)
+    return Service(lambda delivery: delivery.end(left.pop(0) if left else "ack", "why"))
+
+
 class Place:
     """A stream, and who uses it; ``url`` is the broker's."""
 

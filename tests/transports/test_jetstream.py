@@ -23,24 +23,12 @@ from django_microservices.transports.nats.protocol import Packet
 from django_microservices.wire.messages import UNSET
 from tests.brokers.nats import NATS
 
-from .jetstream_ends import Place, looking
+from .jetstream_ends import Place, looking, saying
 from .nats_peer import Peer
 from .nats_scripts import FakeServer
 from .peers import Delivery, Service, eventually
 
 Ports = Callable[[], int]
-
-
-@pytest.fixture
-def place(nats_server: NATS) -> Place:
-    """Give a stream that nobody else uses."""
-    return Place(nats_server.url)
-
-
-def saying(*words: str) -> Service:
-    """End deliveries with these outcomes, one after the other, then with "ack"."""
-    left = list(words)
-    return Service(lambda delivery: delivery.end(left.pop(0) if left else "ack", "why"))
 
 
 # --- events -----------------------------------------------------------------------

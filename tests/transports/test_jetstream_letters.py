@@ -7,22 +7,9 @@ import pytest
 from nats.js.api import StreamConfig
 
 from django_microservices.transports.jetstream import receipts
-from tests.brokers.nats import NATS
 
-from .jetstream_ends import Place, looking
+from .jetstream_ends import Place, looking, saying
 from .peers import Service, eventually
-
-
-@pytest.fixture
-def place(nats_server: NATS) -> Place:
-    """Give a stream that nobody else uses."""
-    return Place(nats_server.url)
-
-
-def saying(*words: str) -> Service:
-    """End deliveries with these outcomes, one after the other, then with "ack"."""
-    left = list(words)
-    return Service(lambda delivery: delivery.end(left.pop(0) if left else "ack", "why"))
 
 
 async def test_dead_letter(place: Place) -> None:

@@ -23,12 +23,6 @@ Ports = Callable[[], int]
 StartServer = Callable[..., NATS]
 
 
-@pytest.fixture
-def place(nats_server: NATS) -> Place:
-    """Give a stream that nobody else uses."""
-    return Place(nats_server.url)
-
-
 async def begin(place: Place, *patterns: str, **options: Any) -> None:
     """Serve, and leave."""
     async with place.serving(patterns or ["noted"], **options):

@@ -21,7 +21,7 @@ from tests.brokers.mosquitto import Mosquitto
 
 from .mqtt_ends import linked, served
 from .mqtt_peer import Broker, Client, Heard
-from .peers import eventually
+from .peers import Calls, eventually
 
 Ports = Callable[[], int]
 
@@ -192,6 +192,15 @@ async def test_late_answer_to_a_call_that_is_gone(free_port: Ports) -> None:
         await eventually(lambda: len(calls.link.connection.asked._pending) == 1)  # type: ignore[attr-defined]
 
 
+async def held_up(calls: Calls) -> Any:
+    """Publish until there is something to wait for, and return that."""
+    waiting: Any = None
+    while waiting is None:
+        waiting = calls.send("a", b'"' + b"x" * 100_000 + b'"', UNSET)
+        await asyncio.sleep(0)
+    return waiting
+
+
 async def test_slow_broker_holds_the_publisher_up(
     free_port: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,10 +214,7 @@ async def test_slow_broker_holds_the_publisher_up(
         await client.stay()
 
     async with Broker(free_port(), play) as broker, linked(broker.url) as calls:
-        waiting: Any = None
-        while waiting is None:
-            waiting = calls.send("a", b'"' + b"x" * 100_000 + b'"', UNSET)
-            await asyncio.sleep(0)
+        waiting = await held_up(calls)
         drained = [asyncio.ensure_future(_awaited(waiting)) for _ in range(2)]
         await asyncio.sleep(0)
         assert not drained[0].done()
@@ -228,10 +234,7 @@ async def test_publisher_is_not_held_up_for_ever(
         await go_on.wait()
 
     async with Broker(free_port(), play) as broker, linked(broker.url) as calls:
-        waiting: Any = None
-        while waiting is None:
-            waiting = calls.send("a", b'"' + b"x" * 100_000 + b'"', UNSET)
-            await asyncio.sleep(0)
+        waiting = await held_up(calls)
         drained = asyncio.ensure_future(_awaited(waiting))
         await asyncio.sleep(0)
         go_on.set()

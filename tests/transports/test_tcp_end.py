@@ -162,9 +162,12 @@ async def test_drain_of_a_peer_that_was_held_back(serve: Serve) -> None:
         peer.send(*[{"pattern": "a", "data": "x" * 1000}] * count)
         (theirs,) = await connections(server)
         await eventually(lambda: theirs.deaf)
+        await server.peer()
+        await eventually(lambda: len(server.intake.connections) == 2)
+        (another,) = server.intake.connections - {theirs}
         draining = asyncio.ensure_future(server.intake.pause())
-        await eventually(lambda: server.intake.pausing)
-        await asyncio.sleep(0.1)  # longer than anybody may still talk
+        await eventually(lambda: another.finishing)  # it may say nothing any more
+        assert not theirs.finishing
         for number in range(count):
             (await server.service.came(number + 1))[number].answer()
         await asyncio.wait_for(draining, 10)
